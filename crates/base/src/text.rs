@@ -1,0 +1,1 @@
+//! PostgreSQL's text form of every value, in and out.
