@@ -1,1 +1,39 @@
-//! x
+//! Transactions: snapshots, locks, conflict checks and commit.
+//!
+//! *Locks are a courtesy, validation is the truth.* A transaction reads at a
+//! snapshot, collects its writes, and commits them as one batch with
+//! preconditions on what it has read. Every replica checks those when the
+//! batch's turn comes, so no anomaly depends on this crate's memory. Locks make
+//! contention queue instead of fail.
+//!
+//! | module          | holds                                                    |
+//! |-----------------|----------------------------------------------------------|
+//! | [`replica`]     | what a transaction needs of a replica                    |
+//! | [`directory`]   | which replica serves which keys                          |
+//! | [`database`]    | where transactions begin                                 |
+//! | [`transaction`] | statements, savepoints, isolation, commit                |
+//! | [`view`]        | the snapshot with own writes over it                     |
+//! | [`locks`]       | fair row locks with deadlock detection                   |
+//! | [`error`]       | why a transaction cannot go on                           |
+//!
+//! What is absent: SQL, the catalog, and any knowledge of how replicas agree.
+
+pub mod database;
+pub mod directory;
+pub mod error;
+pub mod locks;
+mod overlay;
+mod reads;
+pub mod replica;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transaction;
+pub mod view;
+
+pub use database::{Database, Isolation, Options, TransactionOptions};
+pub use directory::Directory;
+pub use error::{Contested, Error};
+pub use locks::{LockMode, TransactionId, Wait};
+pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
+pub use transaction::{Locked, Savepoint, StatementMark, Transaction};
+pub use view::{View, ViewScan};

@@ -1,0 +1,146 @@
+//! Where transactions begin.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use polity_base::seams::{ClockSource, Seams, unique_id};
+use polity_base::{Batch, NodeId, Operation, Precondition, Timestamp};
+
+use crate::Error;
+use crate::directory::Directory;
+use crate::locks::{Locks, TransactionId};
+use crate::replica::Outcome;
+use crate::transaction::Transaction;
+
+/// How the effects of concurrent transactions are kept apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// As if transactions ran one at a time, in an order that agrees with real
+    /// time. A transaction that cannot be placed so fails with
+    /// [`Error::Conflict`].
+    #[default]
+    Serializable,
+    /// Each statement sees what was committed when it began. No serialization
+    /// errors as long as locks are not lost; no protection from what others
+    /// change between statements.
+    ReadCommitted,
+}
+
+/// How a transaction is to run.
+#[derive(Clone, Debug, Default)]
+pub struct TransactionOptions {
+    /// How it is kept apart from others.
+    pub isolation: Isolation,
+    /// Whether writes and locks are refused. What is read then need not be
+    /// recorded.
+    pub read_only: bool,
+    /// Reads the state of this time instead of the present; implies `read_only`.
+    /// A time later than the last commit reads the last commit.
+    pub as_of: Option<Timestamp>,
+    /// How long to wait for one lock; `None` waits as long as it takes.
+    pub lock_timeout: Option<Duration>,
+}
+
+/// What a database is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node, which signs the batches.
+    pub node: NodeId,
+    /// How much one transaction may write, in bytes.
+    pub max_transaction_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { node: NodeId(1), max_transaction_bytes: 256 << 20 }
+    }
+}
+
+/// The rows of all ranges, changed by transactions. Clones are the same database.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub directory: Directory,
+    pub locks: Locks,
+    pub options: Options,
+    clock: Arc<dyn ClockSource>,
+    /// Upper half of batch ids: no other run of any node draws the same.
+    run: u64,
+    transactions: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl Inner {
+    pub fn batch(&self, preconditions: Vec<Precondition>, operations: Vec<Operation>) -> Batch {
+        let number = self.batches.fetch_add(1, Ordering::Relaxed);
+        let id = u128::from(self.run) << 64 | u128::from(number);
+        Batch { id, author: self.options.node, preconditions, operations }
+    }
+}
+
+impl Database {
+    /// The database that the replicas of `directory` hold.
+    pub fn open(directory: Directory, seams: &Seams, options: Options) -> Database {
+        let run = unique_id(seams.entropy.as_ref()) as u64;
+        let inner = Inner {
+            directory,
+            locks: Locks::default(),
+            options,
+            clock: seams.clock.clone(),
+            run,
+            transactions: AtomicU64::new(1),
+            batches: AtomicU64::new(0),
+        };
+        Database { inner: Arc::new(inner) }
+    }
+
+    /// Begins a transaction. Its snapshot is taken by its first statement.
+    pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
+        let id = TransactionId(self.inner.transactions.fetch_add(1, Ordering::Relaxed));
+        let as_of = options.as_of;
+        let mut transaction = Transaction::new(self.inner.clone(), id, options);
+        if let Some(at) = as_of {
+            if at > self.inner.clock.read().latest {
+                return Err(Error::InTheFuture(at));
+            }
+            transaction.take_snapshot_as_of(at).await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Writes without reading: for keys that no transaction can reach yet, or
+    /// any more. Returns the commit timestamp.
+    pub async fn write_direct(&self, operations: Vec<Operation>) -> Result<Timestamp, Error> {
+        let batch = self.inner.batch(Vec::new(), operations);
+        if batch.size() > self.inner.options.max_transaction_bytes {
+            return Err(Error::TooLarge { limit: self.inner.options.max_transaction_bytes });
+        }
+        let (_, replica) = self.inner.directory.of_key(&[]);
+        committed(replica.commit(batch).await?)
+    }
+
+    /// Where the rows live.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// How many transactions wait for a lock now.
+    pub fn waiting_for_locks(&self) -> usize {
+        self.inner.locks.waiting()
+    }
+}
+
+/// The commit timestamp, or why there is none.
+pub(crate) fn committed(outcome: Outcome) -> Result<Timestamp, Error> {
+    match outcome {
+        Outcome::Committed(at) => Ok(at),
+        Outcome::Conflict(span) => Err(Error::conflict(span)),
+        Outcome::Exists(key) => Err(Error::Exists(key)),
+        Outcome::Missing(key) => Err(Error::Missing(key)),
+        Outcome::TooOld => Err(Error::Conflict(crate::Contested::Forgotten)),
+    }
+}

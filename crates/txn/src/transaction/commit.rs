@@ -1,0 +1,48 @@
+//! The end: what was written, and what must hold, become a batch.
+
+use polity_base::{Precondition, Timestamp};
+
+use super::Transaction;
+use crate::database::committed;
+use crate::error::Error;
+use crate::overlay::Overlay;
+use crate::reads::Part;
+
+impl Transaction {
+    /// Commits, and returns the commit timestamp when the effect can be seen. A
+    /// transaction that wrote nothing is over without asking anyone; its
+    /// timestamp is that of its snapshot.
+    ///
+    /// When this future is dropped half way, the outcome is unknown.
+    pub async fn commit(mut self) -> Result<Timestamp, Error> {
+        let limit = self.database.options.max_transaction_bytes;
+        if self.overlay.has_refused() {
+            return Err(Error::TooLarge { limit });
+        }
+        let operations = std::mem::take::<Overlay>(&mut self.overlay).into_operations();
+        if operations.is_empty() {
+            // All reads of one snapshot are serializable as they are.
+            if self.reads.lag_behind(self.read_at) {
+                self.reads.validate(self.replica().as_ref())?;
+            }
+            return Ok(self.read_at);
+        }
+        let preconditions = self.preconditions();
+        let batch = self.database.batch(preconditions, operations);
+        // Locks are released when `self` is dropped, after the batch was applied.
+        committed(self.replica().commit(batch).await?)
+    }
+
+    fn preconditions(&mut self) -> Vec<Precondition> {
+        let mut preconditions = std::mem::take(&mut self.conditions);
+        let unchanged = self.reads.for_each::<std::convert::Infallible>(|part: Part<'_>, since| {
+            preconditions.push(Precondition::Unchanged { span: part.to_span(), since });
+            Ok(())
+        });
+        let Ok(()) = unchanged;
+        self.locked.settle();
+        let locked = self.locked.earlier.drain();
+        preconditions.extend(locked.map(|(key, since)| Precondition::Unchanged { span: key.point(), since }));
+        preconditions
+    }
+}

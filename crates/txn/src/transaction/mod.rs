@@ -1,0 +1,238 @@
+//! One transaction: a snapshot, the writes laid over it, and what must still
+//! hold when they are committed.
+//!
+//! ```text
+//! begin ─ begin_statement ─ view, lock, put ─ begin_statement ─ … ─ commit
+//!              │    ▲              │
+//!              │    └─ restart ────┤  the row is newer than the snapshot
+//!              └────── advance ◄───┘  the same, and nothing was read yet
+//! ```
+//! Isolation, in full:
+//!
+//! - **SERIALIZABLE** reads one snapshot. All reads are recorded, and the commit
+//!   is conditional on none of them having changed since, so the transaction
+//!   might as well have run at its commit timestamp. The snapshot may move
+//!   forward in between ([`Transaction::advance`]) when what was read so far is
+//!   unchanged up to there. A transaction that wrote nothing ran at its
+//!   snapshot, which is serializable as it is.
+//! - **READ COMMITTED** takes a snapshot for each statement and records nothing.
+//!   A row it locked (except `KEY SHARE`) must be unchanged since the snapshot
+//!   that the locking statement worked on, so that a lost lock cannot lose an
+//!   update.
+//!
+//! Both see everything that was acknowledged before their snapshot was taken,
+//! from any session, and a commit returns when its effect can be seen.
+
+mod commit;
+mod statement;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use polity_base::{Key, Precondition, Span, Timestamp};
+
+pub use statement::StatementMark;
+
+use crate::database::{Inner, Isolation, TransactionOptions};
+use crate::error::Error;
+use crate::locks::{LockMode, TransactionId, Wait};
+use crate::overlay::{Overlay, Slot, UndoMark};
+use crate::reads::{ReadSet, Recorder};
+use crate::replica::Snapshot;
+use crate::view::View;
+
+/// A transaction in progress. Dropping it rolls it back.
+pub struct Transaction {
+    database: Arc<Inner>,
+    id: TransactionId,
+    options: TransactionOptions,
+    snapshot: Option<Arc<dyn Snapshot>>,
+    read_at: Timestamp,
+    overlay: Overlay,
+    /// What [`Transaction::expect_absent`] and its siblings said, in order.
+    conditions: Vec<Precondition>,
+    reads: Reads,
+    locked: LockedKeys,
+    statement: u64,
+}
+
+/// What a serializable transaction has read.
+#[derive(Default)]
+struct Reads {
+    /// Through views that are gone, all valid at `settled_at`.
+    settled: ReadSet,
+    settled_at: Timestamp,
+    /// By earlier statements, through views that may still be read.
+    earlier: Vec<Arc<Recorder>>,
+    /// By this statement, before the snapshot moved.
+    passed: Vec<Arc<Recorder>>,
+    /// By this statement, at the present snapshot.
+    current: Option<Arc<Recorder>>,
+}
+
+/// What a read-committed transaction has locked, and since when each must be
+/// unchanged. When a key was locked by several statements the earliest counts.
+#[derive(Default)]
+struct LockedKeys {
+    any: bool,
+    earlier: HashMap<Key, Timestamp>,
+    current: Vec<(Key, Timestamp)>,
+}
+
+/// A lock that was obtained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Locked {
+    /// When the key was last written; [`Timestamp::ZERO`] if never. If that is
+    /// later than [`Transaction::read_at`], the statement works on an old
+    /// version and must restart or advance.
+    pub newest: Timestamp,
+}
+
+/// A point within a transaction to roll back to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Savepoint {
+    undo: UndoMark,
+    conditions: usize,
+}
+
+impl Transaction {
+    pub(crate) fn new(database: Arc<Inner>, id: TransactionId, options: TransactionOptions) -> Transaction {
+        let read_only = options.read_only || options.as_of.is_some();
+        Transaction {
+            database,
+            id,
+            options: TransactionOptions { read_only, ..options },
+            snapshot: None,
+            read_at: Timestamp::ZERO,
+            overlay: Overlay::default(),
+            conditions: Vec::new(),
+            reads: Reads::default(),
+            locked: LockedKeys::default(),
+            statement: 0,
+        }
+    }
+
+    /// Its name in messages about locks.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// How it is kept apart from others.
+    pub fn isolation(&self) -> Isolation {
+        self.options.isolation
+    }
+
+    /// Whether writes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    /// The timestamp of its snapshot; [`Timestamp::ZERO`] before the first
+    /// statement.
+    pub fn read_at(&self) -> Timestamp {
+        self.read_at
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> usize {
+        self.overlay.size()
+    }
+
+    /// What the transaction sees now. Later writes do not show in it.
+    pub fn view(&self) -> View {
+        View {
+            snapshot: self.snapshot.clone(),
+            read_at: self.read_at,
+            own: self.overlay.freeze(),
+            reads: self.reads.current.clone(),
+        }
+    }
+
+    /// Gives `key` a value.
+    pub fn put(&mut self, key: Key, value: Bytes) -> Result<(), Error> {
+        self.write(key, Slot::Value(value))
+    }
+
+    /// Takes its value from `key`.
+    pub fn delete(&mut self, key: Key) -> Result<(), Error> {
+        self.write(key, Slot::Deleted)
+    }
+
+    /// After a refusal the commit fails too, unless the statement or savepoint
+    /// is rolled back.
+    fn write(&mut self, key: Key, slot: Slot) -> Result<(), Error> {
+        if self.options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let limit = self.database.options.max_transaction_bytes;
+        if self.overlay.write(key, slot, limit) { Ok(()) } else { Err(Error::TooLarge { limit }) }
+    }
+
+    /// Makes the commit conditional on `key` having no value. Says nothing if
+    /// this transaction wrote the key itself.
+    pub fn expect_absent(&mut self, key: Key) {
+        if self.overlay.current(&key) == Slot::Untouched {
+            self.conditions.push(Precondition::Absent(key));
+        }
+    }
+
+    /// Makes the commit conditional on `key` having a value. Says nothing if
+    /// this transaction wrote the key itself.
+    pub fn expect_present(&mut self, key: Key) {
+        if self.overlay.current(&key) == Slot::Untouched {
+            self.conditions.push(Precondition::Present(key));
+        }
+    }
+
+    /// Makes the commit conditional on no key of `span` being written after the
+    /// present snapshot: what a READ COMMITTED transaction says about a read on
+    /// which its correctness rests.
+    pub fn expect_unchanged(&mut self, span: Span) {
+        self.conditions.push(Precondition::Unchanged { span, since: self.read_at });
+    }
+
+    /// Locks `key` until the transaction ends. Savepoints do not give locks back
+    /// (PostgreSQL's do): a key that was fought over once is likely needed again.
+    ///
+    /// Fails with [`Error::Deadlock`] when waiting would never end.
+    pub async fn lock(&mut self, key: &Key, mode: LockMode, wait: Wait) -> Result<Locked, Error> {
+        if self.options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.locked.any = true;
+        self.database.locks.lock(self.id, key, mode, wait, self.options.lock_timeout).await?;
+        if self.options.isolation == Isolation::ReadCommitted && mode != LockMode::KeyShare {
+            self.locked.current.push((key.clone(), self.read_at));
+        }
+        let (_, replica) = self.database.directory.of_key(key);
+        let newest = replica.last_write(key)?.unwrap_or(Timestamp::ZERO);
+        Ok(Locked { newest })
+    }
+
+    /// A point to roll back to. Costs nothing and need not be released.
+    pub fn savepoint(&mut self) -> Savepoint {
+        Savepoint { undo: self.overlay.mark(), conditions: self.conditions.len() }
+    }
+
+    /// Takes back what was written since `savepoint`, which can be rolled back
+    /// to again. What was read in between stays read: its reader may have acted
+    /// on it.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) {
+        self.overlay.rollback_to(savepoint.undo);
+        self.conditions.truncate(savepoint.conditions);
+    }
+
+    /// Ends the transaction without effect.
+    pub async fn rollback(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.locked.any {
+            self.database.locks.release_all(self.id);
+        }
+    }
+}

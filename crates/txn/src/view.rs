@@ -1,0 +1,191 @@
+//! What a transaction sees at one moment.
+//!
+//! A view is the snapshot with the transaction's own writes laid over it, as
+//! both were when the view was taken. It is `'static` and shared freely: plans
+//! run on other threads and portals outlive their statement. Under
+//! SERIALIZABLE it notes what is read; a scan notes the keys it has passed, so
+//! that a scan that stops early has not read the rest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use polity_base::key::Direction;
+use polity_base::{Key, Span, Timestamp};
+
+use crate::Error;
+use crate::overlay::{Frozen, Slot};
+use crate::reads::Recorder;
+use crate::replica::{Rows, Snapshot};
+
+/// A consistent view of all rows, own writes included.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) snapshot: Option<Arc<dyn Snapshot>>,
+    pub(crate) read_at: Timestamp,
+    pub(crate) own: Option<Frozen>,
+    pub(crate) reads: Option<Arc<Recorder>>,
+}
+
+impl View {
+    /// The timestamp of the snapshot.
+    pub fn read_at(&self) -> Timestamp {
+        self.read_at
+    }
+
+    /// The same view, leaving no trace: what is read through it does not
+    /// conflict with later writes. For display and statistics, and where an
+    /// explicit precondition says all that matters.
+    pub fn untracked(&self) -> View {
+        View { reads: None, ..self.clone() }
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        if let Some(own) = &self.own {
+            match own.get(key) {
+                Slot::Untouched => {}
+                Slot::Value(value) => return Ok(Some(value)),
+                Slot::Deleted => return Ok(None),
+            }
+        }
+        if let Some(reads) = &self.reads {
+            reads.point(key);
+        }
+        self.snapshot()?.get(key, self.read_at)
+    }
+
+    /// The rows of `span` in the order of their keys, or against it.
+    pub fn scan(&self, span: Span, direction: Direction) -> Result<ViewScan, Error> {
+        let rows = if span.is_empty() { None } else { Some(self.snapshot()?.scan(&span, self.read_at, direction)?) };
+        Ok(ViewScan {
+            rows,
+            fetched: VecDeque::new(),
+            own: self.own.clone(),
+            reads: self.reads.clone(),
+            remaining: span,
+            direction,
+        })
+    }
+
+    fn snapshot(&self) -> Result<&dyn Snapshot, Error> {
+        self.snapshot.as_deref().ok_or(Error::Misuse("a read before the first statement"))
+    }
+}
+
+/// The rows of a span, chunk by chunk.
+pub struct ViewScan {
+    /// The snapshot's rows; `None` after the last.
+    rows: Option<Box<dyn Rows>>,
+    /// Rows taken from `rows` and not merged yet.
+    fetched: VecDeque<(Key, Bytes)>,
+    own: Option<Frozen>,
+    reads: Option<Arc<Recorder>>,
+    /// The keys not passed yet.
+    remaining: Span,
+    direction: Direction,
+}
+
+impl ViewScan {
+    /// The next rows, at most `max_rows` (at least 1); none at the end.
+    pub fn next_chunk(&mut self, max_rows: usize) -> Result<Vec<(Key, Bytes)>, Error> {
+        let max_rows = max_rows.max(1);
+        if self.own.is_some() {
+            return self.next_merged(max_rows);
+        }
+        let chunk = match &mut self.rows {
+            Some(rows) => rows.next_chunk(max_rows)?,
+            None => Vec::new(),
+        };
+        match chunk.last() {
+            Some((last, _)) if self.reads.is_some() => self.pass(&last.clone()),
+            Some(_) => {}
+            None => self.pass_all(),
+        }
+        Ok(chunk)
+    }
+
+    fn next_merged(&mut self, max_rows: usize) -> Result<Vec<(Key, Bytes)>, Error> {
+        let mut chunk = Vec::new();
+        let Some(frozen) = self.own.clone() else { return Ok(chunk) };
+        let guard = frozen.read();
+        let span = self.remaining.clone();
+        let mut own = guard.range(&span, self.direction).peekable();
+        let mut last = None;
+        while chunk.len() < max_rows {
+            if self.fetched.is_empty() {
+                self.fetch(max_rows)?;
+            }
+            let own_first = match (self.fetched.front(), own.peek()) {
+                (None, None) => {
+                    drop(own);
+                    self.pass_all();
+                    return Ok(chunk);
+                }
+                (Some(_), None) => false,
+                (None, Some(_)) => true,
+                (Some((theirs, _)), Some((ours, _))) => {
+                    if theirs == *ours {
+                        // Our write stands for theirs.
+                        self.fetched.pop_front();
+                        continue;
+                    }
+                    (*ours < theirs) == (self.direction == Direction::Ascending)
+                }
+            };
+            if own_first {
+                if let Some((key, slot)) = own.next() {
+                    last = Some(key.clone());
+                    if let Slot::Value(value) = slot {
+                        chunk.push((key.clone(), value.clone()));
+                    }
+                }
+            } else if let Some((key, value)) = self.fetched.pop_front() {
+                last = Some(key.clone());
+                chunk.push((key, value));
+            }
+        }
+        if let Some(last) = last {
+            self.pass(&last);
+        }
+        Ok(chunk)
+    }
+
+    fn fetch(&mut self, max_rows: usize) -> Result<(), Error> {
+        if let Some(rows) = &mut self.rows {
+            let chunk = rows.next_chunk(max_rows)?;
+            if chunk.is_empty() {
+                self.rows = None;
+            }
+            self.fetched = chunk.into();
+        }
+        Ok(())
+    }
+
+    /// Notes that the scan has come to `last`, which it passed.
+    fn pass(&mut self, last: &Key) {
+        let (start, end) = match self.direction {
+            Direction::Ascending => {
+                let next = last.successor();
+                let start = std::mem::replace(&mut self.remaining.start, next.clone());
+                (start, next)
+            }
+            Direction::Descending => {
+                let end = std::mem::replace(&mut self.remaining.end, last.clone());
+                (last.clone(), end)
+            }
+        };
+        if let Some(reads) = &self.reads {
+            reads.span(start, end);
+        }
+    }
+
+    /// Notes that nothing follows.
+    fn pass_all(&mut self) {
+        self.rows = None;
+        let start = std::mem::replace(&mut self.remaining.start, self.remaining.end.clone());
+        if let Some(reads) = &self.reads {
+            reads.span(start, self.remaining.end.clone());
+        }
+    }
+}
