@@ -27,6 +27,8 @@ mod reads;
 pub mod replica;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod transaction;
 pub mod view;
 

@@ -200,6 +200,11 @@ impl LockTable {
         distinct(self.edges(owner).map(|wait| wait.blocker))
     }
 
+    /// Whether nothing is locked and nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.owners.is_empty()
+    }
+
     /// Grants what can be granted at `key`, in the order of the queue.
     fn advance(&mut self, key: &Key, granted: &mut Vec<TransactionId>) {
         let Some(queue) = self.keys.get_mut(key) else { return };
