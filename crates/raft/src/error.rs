@@ -1,0 +1,78 @@
+//! Why a group could not do what it was asked.
+
+use polity_base::{Class, NodeId, RangeId};
+
+/// An error of a Raft group.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// This member does not lead the group, so it can neither write nor read
+    /// with certainty. Nothing was done.
+    #[error("range {range} is not led by this node{}", known(leader))]
+    NotLeader {
+        /// The range
+        range: RangeId,
+        /// Who leads it, if that is known
+        leader: Option<NodeId>,
+    },
+    /// Too few members answer. Nothing was done.
+    #[error("range {range} has no quorum: {detail}")]
+    NoQuorum {
+        /// The range
+        range: RangeId,
+        /// Who did not answer
+        detail: String,
+    },
+    /// The group is stopped on this node, in order or after a failure. Nothing
+    /// was done.
+    #[error("range {range} is stopped on this node: {reason}")]
+    Stopped {
+        /// The range
+        range: RangeId,
+        /// Why
+        reason: String,
+    },
+    /// The batch was handed over, and its outcome did not come back.
+    #[error("range {range} lost the outcome of a proposed batch: {reason}")]
+    OutcomeUnknown {
+        /// The range
+        range: RangeId,
+        /// Why
+        reason: String,
+    },
+    /// The batch is larger than a log entry may be. Nothing was done.
+    #[error("the batch takes {size} bytes, a log entry may take {limit}")]
+    TooLarge {
+        /// Bytes of the batch
+        size: usize,
+        /// Bytes allowed
+        limit: usize,
+    },
+    /// The group could not be started from what is on disk.
+    #[error("range {range} cannot start: {reason}")]
+    Start {
+        /// The range
+        range: RangeId,
+        /// Why
+        reason: String,
+    },
+    /// The state could not be made durable.
+    #[error("checkpoint failed: {0}")]
+    Checkpoint(String),
+}
+
+fn known(leader: &Option<NodeId>) -> String {
+    leader.map_or_else(String::new, |leader| format!(", but by {leader}"))
+}
+
+impl Error {
+    /// What the caller should do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::NotLeader { .. } | Error::NoQuorum { .. } | Error::Stopped { .. } => Class::Unavailable,
+            Error::OutcomeUnknown { .. } => Class::Unknown,
+            Error::TooLarge { .. } => Class::Resource,
+            Error::Start { .. } => Class::Corrupt,
+            Error::Checkpoint(_) => Class::Resource,
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! This node's member of one Raft group.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, LinearizableReadError, RaftError};
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
+use openraft::vote::RaftLeaderId;
+use openraft::{Config, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use polity_base::time::HybridClock;
+use polity_base::{Batch, NodeId, RangeId, Timestamp};
+use polity_store::log::Log;
+use polity_store::state::{AppliedMark, BatchOutcome, State};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::log_store::LogStore;
+use crate::machine::{Machine, Shared};
+use crate::metrics::{GroupMetrics, add};
+use crate::network::{Links, Network, NoPeers, Request, Response};
+use crate::proposer::{GroupRaft, Proposer};
+use crate::types::{Peer, StoredMembership, Types};
+
+pub use crate::proposer::Packing;
+
+/// How long an orderly stop waits for what is on its way.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a group is set up.
+pub struct GroupOptions {
+    /// The members that vote when the group is founded; they are all founded with
+    /// the same ones. Ignored once the group exists. Empty: this node alone.
+    pub founders: BTreeMap<NodeId, Peer>,
+    /// The way to the other members.
+    pub network: Arc<dyn Network>,
+    /// How batches are packed.
+    pub packing: Packing,
+    /// Applied entries to keep in the log for members that lag behind.
+    pub keep_entries: u64,
+    /// How often a leader tells its followers that it is there. They call an
+    /// election after five to ten times as long.
+    pub heartbeat: Duration,
+}
+
+impl Default for GroupOptions {
+    fn default() -> GroupOptions {
+        GroupOptions {
+            founders: BTreeMap::new(),
+            network: Arc::new(NoPeers),
+            packing: Packing::default(),
+            keep_entries: 0,
+            heartbeat: Duration::from_millis(100),
+        }
+    }
+}
+
+/// This node's member of one Raft group. Clones are the same member.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: RangeId,
+    node: NodeId,
+    raft: GroupRaft,
+    server: openraft::type_config::alias::WatchReceiverOf<Types, RaftServerMetrics<Types>>,
+    shared: Shared,
+    proposer: Proposer,
+    stopped: AtomicBool,
+    /// Resolves when nothing is applied any more.
+    machine_gone: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// What an operator wants to know of a group.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The range
+    pub id: RangeId,
+    /// Whether this member leads
+    pub leads: bool,
+    /// Who leads, as far as this member knows
+    pub leader: Option<NodeId>,
+    /// The term
+    pub term: u64,
+    /// The last index of the log, counted from 1
+    pub last_index: u64,
+    /// The last applied index, counted from 1
+    pub applied_index: u64,
+    /// The last purged index, counted from 1
+    pub purged_index: u64,
+    /// Who votes
+    pub voters: Vec<NodeId>,
+    /// Why the member stopped, if it did
+    pub failure: Option<String>,
+}
+
+impl Group {
+    /// Starts the member of group `id` on this `node`, from what `log` and `state`
+    /// hold of it. A node that is the only voter leads, and has applied all it ever
+    /// acknowledged, when this returns.
+    pub async fn start(
+        id: RangeId,
+        node: NodeId,
+        log: Log,
+        state: Arc<State>,
+        clock: Arc<HybridClock>,
+        options: GroupOptions,
+    ) -> Result<Group, Error> {
+        let failed = |reason: String| Error::Start { range: id, reason };
+        let metrics = Arc::new(GroupMetrics::default());
+        let store = LogStore::open(id, log, metrics.clone()).map_err(|e| failed(e.to_string()))?;
+        let shared = Shared::open(id, state, store.clone(), clock.clone(), metrics.clone())
+            .map_err(|e| failed(e.to_string()))?;
+        let (machine, machine_gone) = Machine::new(shared.clone());
+        let links = Links::new(id, options.network.clone());
+        let config = config(id, &options).map_err(failed)?;
+        let raft = GroupRaft::new(node, Arc::new(config), links, store, machine);
+        let raft = raft.await.map_err(|e| failed(e.to_string()))?;
+
+        let proposer = Proposer::new(id, options.packing, clock, metrics);
+        proposer.open(raft.clone());
+        let inner = Inner {
+            id,
+            node,
+            server: raft.server_metrics(),
+            raft,
+            shared,
+            proposer,
+            stopped: AtomicBool::new(false),
+            machine_gone: Mutex::new(Some(machine_gone)),
+        };
+        let group = Group { inner: Arc::new(inner) };
+        group.watch_for_failure();
+        group.found_or_rejoin(options.founders).await.inspect_err(|_| group.mark_stopped())?;
+        Ok(group)
+    }
+
+    async fn found_or_rejoin(&self, mut founders: BTreeMap<NodeId, Peer>) -> Result<(), Error> {
+        let raft = &self.inner.raft;
+        let failed = |reason: String| Error::Start { range: self.inner.id, reason };
+        let founded = !raft.is_initialized().await.map_err(|e| failed(e.to_string()))?;
+        if founded {
+            if founders.is_empty() {
+                founders.insert(self.inner.node, Peer::default());
+            }
+            match raft.initialize(founders).await {
+                // Another founder was faster, and its entries are here already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+        let ready = |now: &RaftMetrics<Types>| leads_alone(now, self.inner.node) && caught_up(now);
+        let now = self.wait_until(|now| now.membership_config.log_id().is_some()).await?;
+        if sole_voter(&now.membership_config, self.inner.node) {
+            // Nobody else could win, so there is no reason to wait for a timeout; a new
+            // group has called its first election already.
+            if !founded {
+                raft.trigger().elect(false).await.map_err(|e| failed(e.to_string()))?;
+            }
+            self.wait_until(ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for openraft to be where a start wants it.
+    async fn wait_until(&self, there: impl Fn(&RaftMetrics<Types>) -> bool) -> Result<RaftMetrics<Types>, Error> {
+        let failed = |reason: String| Error::Start { range: self.inner.id, reason };
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            {
+                let now = metrics.borrow_watched();
+                now.running_state.as_ref().map_err(|e| failed(e.to_string()))?;
+                if there(&now) {
+                    return Ok(now.clone());
+                }
+            }
+            metrics.changed().await.map_err(|_| failed("its task ended".to_string()))?;
+        }
+    }
+
+    /// Proposes a batch and waits for what became of it. Batches of concurrent
+    /// callers share log entries. Not cancellation-safe in one sense: a batch whose
+    /// future is dropped may still be applied.
+    pub async fn propose(&self, batch: Batch) -> Result<BatchOutcome, Error> {
+        let (metrics, begun) = (&self.inner.shared.metrics, Instant::now());
+        add(&metrics.proposals, 1);
+        let outcome = match self.inner.proposer.propose(batch) {
+            Ok(outcome) => outcome.await.unwrap_or_else(|_| Err(self.lost())),
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(_) => metrics.commit_micros.record_micros(begun.elapsed()),
+            Err(_) => add(&metrics.failures, 1),
+        }
+        outcome
+    }
+
+    fn lost(&self) -> Error {
+        let reason = self.failure().unwrap_or_else(|| "the member stopped".to_string());
+        Error::OutcomeUnknown { range: self.inner.id, reason }
+    }
+
+    /// A timestamp such that everything acknowledged before the call, by whichever
+    /// member, is at or below it and applied here.
+    ///
+    /// Alone, a leader answers at once from memory. That is right because:
+    /// - *It still leads.* A new leader needs the vote of a majority of the voters in
+    ///   force, which includes this node as long as it is the only one. Voters change
+    ///   by two entries (joint consensus) that this leader itself must append, each in
+    ///   its own turn of openraft's loop, and each turn begins by publishing the
+    ///   membership read here. So before anyone else can have been elected, this
+    ///   membership no longer names a sole voter.
+    /// - *Everything acknowledged is applied here.* This leader acknowledges a batch
+    ///   after applying it. What an earlier leader acknowledged stands before the
+    ///   first entry of this leader's term, which is applied once any entry of this
+    ///   term is. A restart begins a new term, so this also covers entries this node
+    ///   acknowledged in an earlier life.
+    ///
+    /// With more voters the leader asks openraft, which answers from its lease or
+    /// from a round of heartbeats.
+    pub async fn read_barrier(&self) -> Result<Timestamp, Error> {
+        let inner = &self.inner;
+        if inner.stopped.load(Ordering::Acquire) {
+            return Err(self.is_stopped());
+        }
+        if self.leads_alone_and_is_current() {
+            add(&inner.shared.metrics.barriers, 1);
+            return Ok(inner.shared.progress.commit());
+        }
+        self.slow_barrier().await
+    }
+
+    fn leads_alone_and_is_current(&self) -> bool {
+        let inner = &self.inner;
+        let server = inner.server.borrow_watched();
+        server.state == ServerState::Leader
+            && server.vote.is_committed()
+            && *server.vote.leader_id().node_id() == inner.node
+            && server.vote.leader_id().term() == inner.shared.progress.term()
+            && sole_voter(&server.membership_config, inner.node)
+    }
+
+    async fn slow_barrier(&self) -> Result<Timestamp, Error> {
+        let inner = &self.inner;
+        add(&inner.shared.metrics.slow_barriers, 1);
+        let asked = match inner.raft.get_read_linearizer(ReadPolicy::LeaseRead).await {
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await
+            }
+            answer => answer,
+        };
+        let linearizer = asked.map_err(|error| self.cannot_read(error))?;
+        let stopped = |e: openraft::errors::Fatal<Types>| self.stopped_by(e.to_string());
+        linearizer.await_ready(&inner.raft).await.map_err(stopped)?;
+        Ok(inner.shared.progress.commit())
+    }
+
+    fn cannot_read(&self, error: RaftError<Types, LinearizableReadError<Types>>) -> Error {
+        let range = self.inner.id;
+        match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
+                Error::NotLeader { range, leader: to.leader_id }
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
+                Error::NoQuorum { range, detail: quorum.to_string() }
+            }
+            RaftError::Fatal(fatal) => self.stopped_by(fatal.to_string()),
+        }
+    }
+
+    /// The timestamp of the last batch applied here, with no promise about others.
+    pub fn applied(&self) -> Timestamp {
+        self.inner.shared.progress.commit()
+    }
+
+    /// Answers what another member asks.
+    pub async fn answer(&self, request: Request) -> Result<Response, Error> {
+        let raft = &self.inner.raft;
+        let answered = match request {
+            Request::Append(rpc) => raft.append_entries(rpc).await.map(Response::Append),
+            Request::Vote(rpc) => raft.vote(rpc).await.map(Response::Vote),
+            Request::PreVote(rpc) => raft.pre_vote(rpc).await.map(Response::Vote),
+            Request::TransferLeader(rpc) => {
+                return raft
+                    .handle_transfer_leader(rpc)
+                    .await
+                    .map(Response::TransferLeader)
+                    .map_err(|e| self.stopped_by(e.to_string()));
+            }
+        };
+        answered.map_err(|e| self.stopped_by(e.to_string()))
+    }
+
+    /// Lets the log be purged up to `mark`, at which the state was made durable.
+    pub async fn compact(&self, mark: AppliedMark) -> Result<(), Error> {
+        let inner = &self.inner;
+        inner.shared.made_durable(mark);
+        add(&inner.shared.metrics.checkpoints, 1);
+        inner.raft.trigger().snapshot().await.map_err(|e| self.stopped_by(e.to_string()))
+    }
+
+    /// Stops the member: takes no more batches, lets those on their way end, and
+    /// returns when nothing is applied any more. The state is not made durable here.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.stopped.store(true, Ordering::Release);
+        let closed = inner.proposer.close("the node is stopping");
+        if tokio::time::timeout(STOP_PATIENCE, closed).await.is_err() {
+            tracing::warn!(range = %inner.id, "batches are on their way and do not end; stopping without them");
+        }
+        // The error says only that openraft's task panicked, which it logged.
+        let _ = inner.raft.shutdown().await;
+        let gone = inner.machine_gone.lock().take();
+        if let Some(gone) = gone {
+            // Ends with an error when the machine is dropped: that is the signal.
+            let _ = gone.await;
+        }
+    }
+
+    /// The range this is a member of.
+    pub fn id(&self) -> RangeId {
+        self.inner.id
+    }
+
+    /// Its figures.
+    pub fn metrics(&self) -> &GroupMetrics {
+        &self.inner.shared.metrics
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> GroupStatus {
+        let receiver = self.inner.raft.metrics();
+        let now = receiver.borrow_watched();
+        GroupStatus {
+            id: self.inner.id,
+            leads: now.state == ServerState::Leader,
+            leader: now.current_leader,
+            term: now.current_term,
+            last_index: now.last_log_index.map_or(0, |i| i + 1),
+            applied_index: now.last_applied.next_index(),
+            purged_index: now.purged.next_index(),
+            voters: now.membership_config.membership().voter_ids().collect(),
+            failure: now.running_state.as_ref().err().map(|e| e.to_string()),
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.status().failure
+    }
+
+    fn is_stopped(&self) -> Error {
+        self.stopped_by("the member stopped".to_string())
+    }
+
+    fn stopped_by(&self, reason: String) -> Error {
+        Error::Stopped { range: self.inner.id, reason: self.failure().unwrap_or(reason) }
+    }
+
+    fn mark_stopped(&self) {
+        self.inner.stopped.store(true, Ordering::Release);
+    }
+
+    /// Closes the doors when openraft stops by itself, which it does when the log
+    /// or the state fails.
+    fn watch_for_failure(&self) {
+        let mut metrics = self.inner.raft.metrics();
+        let (proposer, weak) = (self.inner.proposer.clone(), Arc::downgrade(&self.inner));
+        tokio::spawn(async move {
+            let reason = loop {
+                if let Err(fatal) = &metrics.borrow_watched().running_state {
+                    break fatal.to_string();
+                }
+                if metrics.changed().await.is_err() {
+                    break "its task ended".to_string();
+                }
+            };
+            if let Some(inner) = weak.upgrade() {
+                inner.stopped.store(true, Ordering::Release);
+            }
+            proposer.close(&reason).await;
+        });
+    }
+}
+
+fn sole_voter(membership: &StoredMembership, node: NodeId) -> bool {
+    let [voters] = membership.get_joint_config().as_slice() else { return false };
+    voters.len() == 1 && voters.contains(&node)
+}
+
+fn leads_alone(metrics: &RaftMetrics<Types>, node: NodeId) -> bool {
+    metrics.state == ServerState::Leader && sole_voter(&metrics.membership_config, node)
+}
+
+fn caught_up(metrics: &RaftMetrics<Types>) -> bool {
+    metrics.last_applied.index() == metrics.last_log_index
+        && metrics.last_applied.is_some_and(|at| *at.leader_id == metrics.current_term)
+}
+
+fn config(id: RangeId, options: &GroupOptions) -> Result<Config, String> {
+    let heartbeat = options.heartbeat.as_millis().max(1) as u64;
+    let config = Config {
+        cluster_name: id.to_string(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: heartbeat * 5,
+        election_timeout_max: heartbeat * 10,
+        // A restarted leader campaigns again: its first entry in the new term is what
+        // the read barrier recognises that all earlier ones are applied by.
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        // Snapshots are checkpoints, which the node takes for all groups at once.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: options.keep_entries,
+        ..Config::default()
+    };
+    config.validate().map_err(|e| e.to_string())
+}
