@@ -1,0 +1,97 @@
+//! The two servers: started on free ports, ended when dropped.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// One of the two servers.
+pub struct Server {
+    /// What the tables call it
+    pub name: &'static str,
+    /// Where it listens
+    pub url: String,
+    /// The process whose CPU time counts, its ended children included
+    pid: u32,
+}
+
+impl Server {
+    /// CPU seconds used so far, by the process and its ended children.
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // Fields 14 to 17 (utime, stime, cutime, cstime), counted after the name in parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks: u64 = fields.get(11..15)?.iter().filter_map(|f| f.parse::<u64>().ok()).sum();
+        Some(ticks as f64 / 100.0)
+    }
+
+    /// Runs SQL through psql, giving what it prints.
+    pub fn psql(&self, sql: &str) -> Result<String, String> {
+        output(Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url]), self.name)
+    }
+}
+
+/// Both servers.
+pub struct Servers {
+    /// Polity first, then PostgreSQL
+    pub both: [Server; 2],
+    polity: Child,
+    oracle: PathBuf,
+    folder: PathBuf,
+}
+
+impl Servers {
+    /// Builds Polity, and starts both over folders below `folder`.
+    pub fn start(folder: &Path) -> Result<Servers, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
+        crate::run(
+            Command::new("cargo").args(["build", "--release", "--package", "polity"]).current_dir(root),
+            "cargo build --release",
+        )?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let mut polity = Command::new(target.join("release/polity"))
+            .args(["demo", "--json", "--data"])
+            .arg(folder.join("polity"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("polity: {e}"))?;
+        let mut line = String::new();
+        let stdout = polity.stdout.take().ok_or("polity: no output")?;
+        BufReader::new(stdout).read_line(&mut line).map_err(|e| format!("polity: {e}"))?;
+        let ready: serde_json::Value = serde_json::from_str(&line).map_err(|e| format!("polity did not start: {e}"))?;
+        let polity_url = ready["nodes"][0]["sql"].as_str().ok_or("polity: no address")?.to_owned();
+
+        let oracle = root.join("tests/clients/oracle");
+        let postgres_folder = folder.join("postgres");
+        let url = output(Command::new(&oracle).arg("start").arg(&postgres_folder), "PostgreSQL")?;
+        let pid = std::fs::read_to_string(postgres_folder.join("data/postmaster.pid"))
+            .ok()
+            .and_then(|text| text.lines().next()?.trim().parse().ok())
+            .ok_or("PostgreSQL: no process id")?;
+        Ok(Servers {
+            both: [
+                Server { name: "Polity", url: polity_url, pid: polity.id() },
+                Server { name: "PostgreSQL", url: url.trim().to_owned(), pid },
+            ],
+            polity,
+            oracle,
+            folder: postgres_folder,
+        })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        let _ = self.polity.kill();
+        let _ = self.polity.wait();
+        let _ = Command::new(&self.oracle).arg("stop").arg(&self.folder).output();
+    }
+}
+
+/// A command's output, or what it said when it failed.
+pub fn output(command: &mut Command, name: &str) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
