@@ -160,7 +160,6 @@ impl Overlay {
                 self.set(key, slot, 0);
             }
         }
-        self.segment += 1;
         if self.refused.is_some_and(|segment| segment >= mark.segment) {
             self.refused = None;
         }

@@ -129,7 +129,7 @@ async fn what_an_old_view_reads_later_still_counts() {
 
     // The same when the snapshot has moved past the change before the read, also
     // for a transaction that writes nothing.
-    for writes in [true, false] {
+    for (writes, another_statement) in [(true, false), (false, false), (true, true), (false, true)] {
         let mut t = begin(&database, TransactionOptions::default()).await;
         let portal = t.view();
         set(&database, "a", 3).await;
@@ -141,6 +141,9 @@ async fn what_an_old_view_reads_later_still_counts() {
         assert_eq!(value(&t.view(), "a"), Some(3));
         assert_eq!(value(&portal, "a"), Some(2));
         drop(portal);
+        if another_statement {
+            t.begin_statement().await.unwrap();
+        }
         assert!(t.commit().await.is_err());
         set(&database, "a", 2).await;
     }
