@@ -134,11 +134,6 @@ impl FrameHead {
         FRAME_OVERHEAD + self.length
     }
 
-    /// The sequence number of the first frame of the same flush group.
-    pub fn flush(&self) -> u64 {
-        self.sequence.saturating_sub(u64::from(self.part))
-    }
-
     fn place(&self, segment: u64, offset: u64) -> [u8; 36] {
         let mut out = [0; 36];
         out[..8].copy_from_slice(&segment.to_le_bytes());
