@@ -7,8 +7,8 @@ use std::time::Duration;
 use polity_base::seams::{ClockSource, Seams, unique_id};
 use polity_base::{Batch, NodeId, Operation, Precondition, Timestamp};
 
-use crate::Error;
 use crate::directory::Directory;
+use crate::error::{Contested, Error, WaitsFor};
 use crate::locks::{Locks, TransactionId};
 use crate::replica::Outcome;
 use crate::transaction::Transaction;
@@ -128,9 +128,9 @@ impl Database {
         &self.inner.directory
     }
 
-    /// How many transactions wait for a lock now.
-    pub fn waiting_for_locks(&self) -> usize {
-        self.inner.locks.waiting()
+    /// Who waits for whom now, and for which lock.
+    pub fn lock_waits(&self) -> Vec<WaitsFor> {
+        self.inner.locks.waits()
     }
 }
 
@@ -141,6 +141,6 @@ pub(crate) fn committed(outcome: Outcome) -> Result<Timestamp, Error> {
         Outcome::Conflict(span) => Err(Error::conflict(span)),
         Outcome::Exists(key) => Err(Error::Exists(key)),
         Outcome::Missing(key) => Err(Error::Missing(key)),
-        Outcome::TooOld => Err(Error::Conflict(crate::Contested::Forgotten)),
+        Outcome::TooOld => Err(Error::Conflict(Contested::Forgotten)),
     }
 }

@@ -34,7 +34,7 @@ pub mod view;
 
 pub use database::{Database, Isolation, Options, TransactionOptions};
 pub use directory::Directory;
-pub use error::{Contested, Error};
+pub use error::{Contested, Error, WaitsFor};
 pub use locks::{LockMode, TransactionId, Wait};
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
 pub use transaction::{Locked, Savepoint, StatementMark, Transaction};

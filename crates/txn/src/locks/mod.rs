@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 pub use table::{LockMode, LockTable, Reply};
 
-use crate::Error;
+use crate::error::{Error, WaitsFor};
 
 /// One transaction of this node; never reused while the node runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -122,9 +122,9 @@ impl Locks {
         state.wake(granted);
     }
 
-    /// How many transactions wait for a lock.
-    pub fn waiting(&self) -> usize {
-        self.state.lock().sleepers.len()
+    /// Who waits for whom.
+    pub fn waits(&self) -> Vec<WaitsFor> {
+        self.state.lock().table.waits()
     }
 }
 

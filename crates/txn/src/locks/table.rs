@@ -200,6 +200,11 @@ impl LockTable {
         distinct(self.edges(owner).map(|wait| wait.blocker))
     }
 
+    /// Who waits for whom: the whole graph.
+    pub fn waits(&self) -> Vec<WaitsFor> {
+        self.owners.keys().flat_map(|owner| self.edges(*owner)).collect()
+    }
+
     /// Whether nothing is locked and nobody waits.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.owners.is_empty()

@@ -245,6 +245,24 @@ async fn a_locked_row_that_changed_all_the_same_conflicts() {
     }
 }
 
+/// A statement that found a row stale and then failed leaves nothing behind that
+/// could fail the commit.
+#[tokio::test]
+async fn an_abandoned_statement_leaves_no_condition() {
+    let database = database();
+    set(&database, "a", 1).await;
+    let mut t = begin(&database, read_committed()).await;
+    let savepoint = t.savepoint();
+    t.begin_statement().await.unwrap();
+    set(&database, "a", 2).await;
+    let locked = t.lock(&key("a"), LockMode::Exclusive, Wait::Block).await.unwrap();
+    assert!(locked.newest > t.read_at());
+    t.rollback_to(&savepoint);
+    t.begin_statement().await.unwrap();
+    t.put(key("b"), number(1)).unwrap();
+    t.commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_transaction_has_a_largest_size() {
     let options = Options { max_transaction_bytes: 1000, ..Default::default() };
@@ -287,10 +305,10 @@ async fn whoever_stops_waiting_leaves_the_queue() {
         assert!(poll(writer.as_mut()).is_pending());
         // Behind the writer, not behind the first reader.
         assert!(poll(reader.as_mut()).is_pending());
-        assert_eq!(database.waiting_for_locks(), 2);
+        assert_eq!(database.lock_waits().len(), 2);
     }
     assert!(poll(reader.as_mut()).is_ready());
-    assert_eq!(database.waiting_for_locks(), 0);
+    assert_eq!(database.lock_waits(), []);
 }
 
 #[tokio::test]
@@ -314,7 +332,7 @@ async fn waiting_for_a_lock_can_have_an_end() {
     let mut second = begin(&database, options).await;
     let error = second.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
     assert!(matches!(&error, Error::LockNotAvailable { blockers, timed_out: true, .. } if *blockers == [first.id()]));
-    assert_eq!(database.waiting_for_locks(), 0);
+    assert_eq!(database.lock_waits(), []);
     first.rollback().await;
     second.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap();
 }

@@ -342,7 +342,7 @@ fn run(seed: u64, isolation: Isolation) -> Shared {
             client.await.unwrap();
         }
     });
-    assert_eq!(database.waiting_for_locks(), 0);
+    assert_eq!(database.lock_waits(), []);
     Rc::into_inner(shared).unwrap().into_inner()
 }
 

@@ -28,6 +28,7 @@ mod statement;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::{Key, Precondition, Span, Timestamp};
@@ -94,6 +95,8 @@ pub struct Locked {
 pub struct Savepoint {
     undo: UndoMark,
     conditions: usize,
+    statement: u64,
+    locked: usize,
 }
 
 impl Transaction {
@@ -212,7 +215,12 @@ impl Transaction {
 
     /// A point to roll back to. Costs nothing and need not be released.
     pub fn savepoint(&mut self) -> Savepoint {
-        Savepoint { undo: self.overlay.mark(), conditions: self.conditions.len() }
+        Savepoint {
+            undo: self.overlay.mark(),
+            conditions: self.conditions.len(),
+            statement: self.statement,
+            locked: self.locked.current.len(),
+        }
     }
 
     /// Takes back what was written since `savepoint`, which can be rolled back
@@ -221,6 +229,14 @@ impl Transaction {
     pub fn rollback_to(&mut self, savepoint: &Savepoint) {
         self.overlay.rollback_to(savepoint.undo);
         self.conditions.truncate(savepoint.conditions);
+        // What the abandoned statement locked it may have found stale.
+        let before = if savepoint.statement == self.statement { savepoint.locked } else { 0 };
+        self.locked.current.truncate(before);
+    }
+
+    /// How long the next locks are waited for; `None` for as long as it takes.
+    pub fn set_lock_timeout(&mut self, timeout: Option<Duration>) {
+        self.options.lock_timeout = timeout;
     }
 
     /// Ends the transaction without effect.

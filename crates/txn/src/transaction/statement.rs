@@ -45,7 +45,6 @@ impl Transaction {
         self.rollback_to(&mark.savepoint);
         self.reads.passed.clear();
         self.reads.current = None;
-        self.locked.current.clear();
         self.move_forward().await
     }
 
