@@ -39,6 +39,8 @@ pub mod metrics;
 pub mod network;
 pub mod payload;
 mod proposer;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use checkpoint::Checkpointer;

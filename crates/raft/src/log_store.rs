@@ -47,10 +47,10 @@ const READ_ENTRIES: u64 = 256;
 
 /// Names of the group's values in the log.
 mod name {
-    pub const VOTE: u8 = 1;
-    pub const COMMITTED: u8 = 2;
-    pub const PURGED: u8 = 3;
-    pub const MEMBERSHIP: u8 = 4;
+    pub const VOTE: &str = "vote";
+    pub const COMMITTED: &str = "committed";
+    pub const PURGED: &str = "purged";
+    pub const MEMBERSHIP: &str = "membership";
 }
 
 /// One group's part of the shared log. Clones share everything.
@@ -134,18 +134,18 @@ impl LogStore {
         }
     }
 
-    fn value<T: DeserializeOwned>(&self, name: u8) -> io::Result<Option<T>> {
+    fn value<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let bytes = self.log.state(self.group, name);
         bytes.map(|bytes| payload::whole(&bytes).map_err(other)).transpose()
     }
 
-    fn record(&self, name: u8, value: &impl Serialize) -> io::Result<Record> {
+    fn record(&self, name: &'static str, value: &impl Serialize) -> io::Result<Record> {
         let value = postcard::to_stdvec(value).map_err(other)?.into();
-        Ok(Record::State { group: self.group, name, value })
+        Ok(Record::State { group: self.group, name: name.into(), value })
     }
 
     /// The entries of `start..end` that the log holds.
-    async fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let (cached, cached_from) = {
             let tail = self.tail.lock();
             let first = tail.first();
@@ -155,7 +155,7 @@ impl LogStore {
             return Ok(cached);
         }
         let range = stored_index(start)..stored_index(cached_from);
-        let stored = self.log.read(self.group, range).await.map_err(other)?;
+        let stored = self.log.read(self.group, range).map_err(other)?;
         let mut entries = Vec::with_capacity(stored.len() + cached.len());
         for (index, term, bytes) in stored {
             let at = log_id(term, index).ok_or_else(|| io::Error::other("the log holds an entry of index 0"))?;
@@ -187,7 +187,7 @@ impl RaftLogReader<Types> for LogStore {
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = self.bounds(&range);
-        self.read(start, end).await
+        self.read(start, end)
     }
 
     /// For the state machine: what is in memory at once, what is on disk in steps,
@@ -209,7 +209,7 @@ impl RaftLogReader<Types> for LogStore {
             let store = store.clone();
             async move {
                 let to = recent_from.min(from.saturating_add(READ_ENTRIES));
-                let step = if from < to { store.read(from, to).await } else { return None };
+                let step = if from < to { store.read(from, to) } else { return None };
                 let items = step.map_or_else(|e| vec![Err(e)], |entries| entries.into_iter().map(Ok).collect());
                 Some((stream::iter(items), to))
             }
@@ -222,7 +222,7 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end.min(start.saturating_add(READ_ENTRIES))).await
+        self.read(start, end.min(start.saturating_add(READ_ENTRIES)))
     }
 }
 
