@@ -4,7 +4,7 @@
 //! when its batch is applied, so locks live in memory, at the node that leads
 //! the range, and may be lost: that costs a retry and never an anomaly.
 //!
-//! [`table`] is the protocol: who holds what, who waits behind whom, who would
+//! `table` is the protocol: who holds what, who waits behind whom, who would
 //! wait for ever. It does no IO. [`Locks`] puts futures on top.
 
 mod table;

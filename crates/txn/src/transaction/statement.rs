@@ -8,13 +8,19 @@ use super::{LockedKeys, Reads, Savepoint, Transaction};
 use crate::database::Isolation;
 use crate::error::{Contested, Error};
 use crate::reads::{Part, ReadSet, Recorder};
-use crate::replica::{Change, Replica};
+use crate::replica::{Change, Replica, Snapshot};
 
 /// Where a statement began, to start it over.
 #[derive(Clone, Copy, Debug)]
 pub struct StatementMark {
     statement: u64,
     savepoint: Savepoint,
+}
+
+/// A snapshot that is current.
+struct Now {
+    at: Timestamp,
+    snapshot: Arc<dyn Snapshot>,
 }
 
 impl Transaction {
@@ -26,11 +32,11 @@ impl Transaction {
         self.locked.settle();
         let fixed = self.options.as_of.is_some()
             || (self.options.isolation == Isolation::Serializable && self.snapshot.is_some());
-        if fixed {
-            self.record();
-        } else {
-            self.take_snapshot().await?;
+        if !fixed {
+            let now = self.now().await?;
+            self.look_at(now);
         }
+        self.record();
         Ok(StatementMark { statement: self.statement, savepoint: self.savepoint() })
     }
 
@@ -42,10 +48,11 @@ impl Transaction {
         if mark.statement != self.statement {
             return Err(Error::Misuse("a statement restarted after its end"));
         }
+        let now = self.now().await?;
         self.rollback_to(&mark.savepoint);
         self.reads.passed.clear();
         self.reads.current = None;
-        self.move_forward().await
+        self.move_to(now)
     }
 
     /// Moves the snapshot to now, in the midst of a statement: what was read so
@@ -55,20 +62,26 @@ impl Transaction {
     /// validated then, and the rows that this statement locked count as
     /// unread until now.
     pub async fn advance(&mut self) -> Result<(), Error> {
+        // Everything that waits comes first: a step that is dropped half way has
+        // changed nothing.
+        let now = self.now().await?;
         self.reads.passed.extend(self.reads.current.take());
-        self.move_forward().await?;
+        self.move_to(now)?;
         for (_, since) in &mut self.locked.current {
             *since = self.read_at;
         }
         Ok(())
     }
 
-    async fn move_forward(&mut self) -> Result<(), Error> {
+    /// Moves the snapshot, and all reads so far with it. Without
+    /// [`Error::Conflict`] they are as if read just now.
+    fn move_to(&mut self, now: Now) -> Result<(), Error> {
         if self.options.as_of.is_some() {
             return Err(Error::Misuse("a historical snapshot moved forward"));
         }
         let before = self.read_at;
-        self.take_snapshot().await?;
+        self.look_at(now);
+        self.record();
         if self.options.isolation == Isolation::Serializable && before != self.read_at {
             self.reads.move_to(self.read_at, self.replica().as_ref())?;
         }
@@ -79,12 +92,15 @@ impl Transaction {
         self.database.directory.of_key(&[]).1.clone()
     }
 
-    async fn take_snapshot(&mut self) -> Result<(), Error> {
+    async fn now(&self) -> Result<Now, Error> {
         let replica = self.replica();
-        self.read_at = replica.read_timestamp().await?;
-        self.snapshot = Some(replica.snapshot()?);
-        self.record();
-        Ok(())
+        let at = replica.read_timestamp().await?;
+        Ok(Now { at, snapshot: replica.snapshot()? })
+    }
+
+    fn look_at(&mut self, now: Now) {
+        self.read_at = now.at;
+        self.snapshot = Some(now.snapshot);
     }
 
     pub(crate) async fn take_snapshot_as_of(&mut self, at: Timestamp) -> Result<(), Error> {
