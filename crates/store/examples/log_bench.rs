@@ -47,12 +47,13 @@ async fn syncs(disk: &dyn Disk) -> Result<(), Box<dyn std::error::Error>> {
         file.write_at(0, &vec![0; zeroed])?;
         file.sync()?;
         for asynchronous in [false, true] {
-            let start = Instant::now();
-            for n in 0..300 {
+            let (start, cpu) = (Instant::now(), cpu_time());
+            for n in 0..1000 {
                 file.write_at(n * 512, &[n as u8; 512])?;
                 if asynchronous { file.clone().sync_async().await? } else { file.sync()? }
             }
-            println!("disk::sync/file={form}/async={asynchronous}: {:?}", start.elapsed() / 300);
+            let (took, cpu) = (start.elapsed() / 1000, (cpu_time() - cpu) / 1000);
+            println!("disk::sync/file={form}/async={asynchronous}: {took:?}, {cpu:?} CPU");
         }
     }
     disk.remove("raw")?;

@@ -168,9 +168,9 @@ impl Log {
             sequence: recovery.sequence,
             active: None,
             buffer: Vec::new(),
-            alive,
+            _alive: alive,
         };
-        writer.start_segment()?;
+        writer.start_segment().await?;
         tokio::spawn(writer.run());
         Ok((Log { handle: Arc::new(Handle { shared, sealer, ended }) }, recovered))
     }

@@ -68,6 +68,8 @@ pub(super) fn recover(disk: &dyn Disk, sealer: &Sealer, key_number: u32, index: 
         let mut scan = Scan::open(disk, sealer, key_number, id, (!first).then_some(state.sequence))?;
         let kept = match scan.run(&mut state, first)? {
             End::Clean => true,
+            End::Unused(at) if Some(id) == last => scan.shorten(at).map(|()| true)?,
+            End::Unused(at) => return Err(scan.damage(at, "frames are missing at the segment's end")),
             End::Broken(broken) if Some(id) == last => scan.cut(disk, &broken)?,
             End::Broken(broken) => return Err(scan.damage(broken.at, broken.what)),
         };
@@ -129,6 +131,8 @@ impl Broken {
 
 enum End {
     Clean,
+    /// Only zeros follow: the file was extended and nothing written there
+    Unused(u64),
     Broken(Broken),
 }
 
@@ -224,6 +228,9 @@ impl<'a> Scan<'a> {
                     self.flush = sequence;
                     state.sequence = sequence;
                 }
+                Err((at, _)) if at == start && start > SEGMENT_HEAD as u64 && self.zeros_from(at)? => {
+                    return Ok(End::Unused(at));
+                }
                 Err((at, what)) => return Ok(End::Broken(Broken { at, what, group: start })),
             }
         }
@@ -316,9 +323,24 @@ impl<'a> Scan<'a> {
             disk.sync_dir().map_err(|e| Error::io("remove", &self.name, e))?;
             return Ok(false);
         }
+        self.shorten(keep)?;
+        Ok(true)
+    }
+
+    fn shorten(&self, len: u64) -> Result<(), Error> {
         let file = &self.window.file;
-        file.set_len(keep).map_err(|e| Error::io("cut", &self.name, e))?;
-        file.sync().map_err(|e| Error::io("sync", &self.name, e))?;
+        file.set_len(len).map_err(|e| Error::io("cut", &self.name, e))?;
+        file.sync().map_err(|e| Error::io("sync", &self.name, e))
+    }
+
+    fn zeros_from(&mut self, mut at: u64) -> Result<bool, Error> {
+        while self.bytes(at, 1)?.is_some() {
+            let loaded = self.window.loaded_from(at);
+            if loaded.iter().any(|b| *b != 0) {
+                return Ok(false);
+            }
+            at += loaded.len() as u64;
+        }
         Ok(true)
     }
 
