@@ -101,6 +101,11 @@ impl Index {
         self.next_ticket
     }
 
+    /// Whether a payload of this many bytes can stay in memory at all.
+    pub fn may_keep(&self, bytes: usize) -> bool {
+        bytes + SLOT_COST <= self.cache_limit
+    }
+
     /// Whether the records may come next, in this order.
     pub fn check(&self, records: &[Record]) -> Result<(), Error> {
         let mut outlines: Vec<(RangeId, Outline)> = Vec::new();

@@ -20,6 +20,8 @@
 //!   window is as small as can be: each later flush group closes it, an orderly
 //!   end of the log writes one, and every start begins a new segment. Whoever
 //!   knows more (a replica whose rows are ahead of its log) must check.
+//! - A last segment that ends in zeros only has an ordinary end: segments are
+//!   extended ahead of what is written into them, and cut when they are complete.
 //! - A frame whose checksum matches and whose seal does not was not torn by any
 //!   disk: damage, wherever it is.
 //!
@@ -377,7 +379,9 @@ impl<'a> Scan<'a> {
                         return Err(self.damage(offset, what));
                     }
                     let place = Place { segment: self.id, offset, position };
-                    index.entry(group, at, term, payload.len(), Some(Bytes::copy_from_slice(payload)), Some(place));
+                    // A bulk load that memory does not hold need not be copied first.
+                    let kept = index.may_keep(payload.len()).then(|| Bytes::copy_from_slice(payload));
+                    index.entry(group, at, term, payload.len(), kept, Some(place));
                 }
                 Stored::Truncate { group, from_index } => index.truncate(group, from_index),
                 Stored::Purge { group, upto_index } => index.purge(group, upto_index),

@@ -1,7 +1,7 @@
 //! Segments: files of sealed frames.
 //!
 //! ```text
-//! segment = header frame*
+//! segment = header frame* zero*       zeros only while it is written
 //! header  = "POLITYL1" | segment u64 | first sequence u64 | key number u32 | salt 4 | crc32c u32
 //! frame   = magic 4 | length u32 | sequence u64 | part u32 | crc32c u32 | sealed bytes | tag 16
 //! ```
