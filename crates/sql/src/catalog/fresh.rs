@@ -66,12 +66,14 @@ impl Filler {
         Ok(())
     }
 
-    /// Writes what is left and moves the transaction's snapshot forward, so that
-    /// it sees what was written.
+    /// Writes what is left and moves the transaction's snapshot forward, and its
+    /// catalog with it, so that it sees what was written.
     pub async fn finish(mut self, ctx: &mut Context<'_>) -> Result<()> {
         self.flush().await?;
         self.settle().await?;
         ctx.txn.advance().await?;
+        // Others may have changed other tables up to there.
+        *ctx.catalog = std::sync::Arc::new(super::store::load(&ctx.txn.view())?);
         Ok(())
     }
 }

@@ -298,7 +298,15 @@ impl Table {
 impl Index {
     /// An index without columns.
     pub fn new(id: TableId, name: impl Into<String>, storage: IndexId) -> Index {
-        Index { id, name: name.into(), storage, columns: Vec::new(), unique: false, constraint: false, fillfactor: None }
+        Index {
+            id,
+            name: name.into(),
+            storage,
+            columns: Vec::new(),
+            unique: false,
+            constraint: false,
+            fillfactor: None,
+        }
     }
 }
 
@@ -335,6 +343,8 @@ impl Catalog {
 
     /// The foreign keys that point at `parent`, with the tables they belong to.
     pub fn references_to(&self, parent: TableId) -> impl Iterator<Item = (&Arc<Table>, &ForeignKey)> {
-        self.tables.values().flat_map(move |t| t.foreign_keys.iter().filter(move |f| f.parent == parent).map(move |f| (t, f)))
+        self.tables
+            .values()
+            .flat_map(move |t| t.foreign_keys.iter().filter(move |f| f.parent == parent).map(move |f| (t, f)))
     }
 }

@@ -61,6 +61,52 @@ pub fn object(name: &ObjectName) -> Result<String> {
     }
 }
 
+/// The relation of schema `public` that a text names, as in `'public.t'::regclass`:
+/// unquoted parts fold, quoted ones do not.
+pub fn of_text(text: &str) -> Result<String> {
+    let (schema, name) = parts_of_text(text)?;
+    match schema.as_deref() {
+        None | Some(PUBLIC) => Ok(name),
+        Some(other) => Err(no_schema(other)),
+    }
+}
+
+/// Schema (if one is named) and name of what a text names.
+pub fn parts_of_text(text: &str) -> Result<(Option<String>, String)> {
+    let invalid = || Error::new(Condition::InvalidName, "invalid name syntax");
+    let mut parts = Vec::with_capacity(2);
+    let mut rest = text.trim();
+    loop {
+        let (part, after) = match rest.strip_prefix('"') {
+            Some(quoted) => {
+                let mut end = quoted.find('"').ok_or_else(invalid)?;
+                // A doubled quote is a quote within the name.
+                while quoted[end + 1..].starts_with('"') {
+                    end += 2 + quoted[end + 2..].find('"').ok_or_else(invalid)?;
+                }
+                (quoted[..end].replace("\"\"", "\""), quoted[end + 1..].trim_start())
+            }
+            None => {
+                let end = rest.find(['.', ' ', '"']).unwrap_or(rest.len());
+                (rest[..end].to_ascii_lowercase(), rest[end..].trim_start())
+            }
+        };
+        if part.is_empty() {
+            return Err(invalid());
+        }
+        parts.push(cut(part, MAX_BYTES));
+        match after.strip_prefix('.') {
+            Some(more) => rest = more.trim_start(),
+            None if after.is_empty() => break,
+            None => return Err(invalid()),
+        }
+    }
+    match (parts.pop(), parts.pop(), parts.is_empty()) {
+        (Some(name), schema, true) => Ok((schema, name)),
+        _ => Err(Error::unsupported(format!("the cross-database reference {text}"))),
+    }
+}
+
 /// The error for a schema that is not there.
 pub fn no_schema(schema: &str) -> Error {
     Error::new(Condition::InvalidSchemaName, format!("schema \"{schema}\" does not exist"))
@@ -126,21 +172,157 @@ pub fn choose(table: &str, column: Option<&str>, label: &str, taken: impl Fn(&st
 /// Words that a bare identifier cannot be, or not everywhere: PostgreSQL 15's
 /// reserved, type-function and column-name keywords (appendix C), sorted.
 const KEYWORDS: &[&str] = &[
-    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "between", "bigint",
-    "binary", "bit", "boolean", "both", "case", "cast", "char", "character", "check", "coalesce", "collate",
-    "collation", "column", "concurrently", "constraint", "create", "cross", "current_catalog", "current_date",
-    "current_role", "current_schema", "current_time", "current_timestamp", "current_user", "dec", "decimal", "default",
-    "deferrable", "desc", "distinct", "do", "else", "end", "except", "exists", "extract", "false", "fetch", "float",
-    "for", "foreign", "freeze", "from", "full", "grant", "greatest", "group", "grouping", "having", "ilike", "in",
-    "initially", "inner", "inout", "int", "integer", "intersect", "interval", "into", "is", "isnull", "join",
-    "lateral", "leading", "least", "left", "like", "limit", "localtime", "localtimestamp", "national", "natural",
-    "nchar", "none", "normalize", "not", "notnull", "null", "nullif", "numeric", "offset", "on", "only", "or", "order",
-    "out", "outer", "overlaps", "overlay", "placing", "position", "precision", "primary", "real", "references",
-    "returning", "right", "row", "select", "session_user", "setof", "similar", "smallint", "some", "substring",
-    "symmetric", "table", "tablesample", "then", "time", "timestamp", "to", "trailing", "treat", "trim", "true",
-    "union", "unique", "user", "using", "values", "varchar", "variadic", "verbose", "when", "where", "window", "with",
-    "xmlattributes", "xmlconcat", "xmlelement", "xmlexists", "xmlforest", "xmlnamespaces", "xmlparse", "xmlpi",
-    "xmlroot", "xmlserialize", "xmltable",
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "authorization",
+    "between",
+    "bigint",
+    "binary",
+    "bit",
+    "boolean",
+    "both",
+    "case",
+    "cast",
+    "char",
+    "character",
+    "check",
+    "coalesce",
+    "collate",
+    "collation",
+    "column",
+    "concurrently",
+    "constraint",
+    "create",
+    "cross",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "dec",
+    "decimal",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "exists",
+    "extract",
+    "false",
+    "fetch",
+    "float",
+    "for",
+    "foreign",
+    "freeze",
+    "from",
+    "full",
+    "grant",
+    "greatest",
+    "group",
+    "grouping",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "inout",
+    "int",
+    "integer",
+    "intersect",
+    "interval",
+    "into",
+    "is",
+    "isnull",
+    "join",
+    "lateral",
+    "leading",
+    "least",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "national",
+    "natural",
+    "nchar",
+    "none",
+    "normalize",
+    "not",
+    "notnull",
+    "null",
+    "nullif",
+    "numeric",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "out",
+    "outer",
+    "overlaps",
+    "overlay",
+    "placing",
+    "position",
+    "precision",
+    "primary",
+    "real",
+    "references",
+    "returning",
+    "right",
+    "row",
+    "select",
+    "session_user",
+    "setof",
+    "similar",
+    "smallint",
+    "some",
+    "substring",
+    "symmetric",
+    "table",
+    "tablesample",
+    "then",
+    "time",
+    "timestamp",
+    "to",
+    "trailing",
+    "treat",
+    "trim",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "values",
+    "varchar",
+    "variadic",
+    "verbose",
+    "when",
+    "where",
+    "window",
+    "with",
+    "xmlattributes",
+    "xmlconcat",
+    "xmlelement",
+    "xmlexists",
+    "xmlforest",
+    "xmlnamespaces",
+    "xmlparse",
+    "xmlpi",
+    "xmlroot",
+    "xmlserialize",
+    "xmltable",
 ];
 
 #[cfg(test)]
@@ -160,6 +342,16 @@ mod tests {
         assert_eq!(object(&name(&["PUBLIC", "t"])).unwrap(), "t");
         assert_eq!(object(&name(&["s", "t"])).unwrap_err().condition(), Condition::InvalidSchemaName);
         assert_eq!(object(&name(&["d", "s", "t"])).unwrap_err().condition(), Condition::FeatureNotSupported);
+    }
+
+    #[test]
+    fn texts_name_relations_as_identifiers_do() {
+        assert_eq!(of_text(" Public.T ").unwrap(), "t");
+        assert_eq!(of_text("\"A\"\"b.c\"").unwrap(), "A\"b.c");
+        assert_eq!(parts_of_text("pg_catalog.\"X\"").unwrap(), (Some("pg_catalog".into()), "X".into()));
+        for wrong in ["", "a.", "\"a", "a b", "\"\""] {
+            assert!(of_text(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

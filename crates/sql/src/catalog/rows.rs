@@ -15,7 +15,7 @@ use polity_base::key::KeyBuilder;
 use polity_base::row::{self, Slots};
 use polity_base::{ColumnId, Key, Value};
 
-use super::model::{Index, Table};
+use super::model::{ForeignKey, Index, Table};
 use crate::error::{Condition, Error, Result};
 
 /// Bytes of a key before its columns: the storage id.
@@ -133,6 +133,32 @@ pub fn index_prefix<'a>(index: &Index, values: impl IntoIterator<Item = &'a Valu
         key.push_directed(value, *direction).map_err(Error::internal)?;
     }
     Ok(key.finish())
+}
+
+/// Where the row of `parent` is found that a reference with these values (in the
+/// order of the reference's columns) points at: the key of the row itself, or of
+/// its entry in a unique index. `None` when a value is NULL.
+pub fn reference_key<'a>(
+    parent: &Table,
+    reference: &ForeignKey,
+    values: impl IntoIterator<Item = &'a Value>,
+) -> Result<Option<Key>> {
+    let values: Vec<(ColumnId, &Value)> = reference.parent_columns.iter().copied().zip(values).collect();
+    if values.iter().any(|(_, v)| v.is_null()) {
+        return Ok(None);
+    }
+    let value_of = |id: &ColumnId| values.iter().find(|(c, _)| c == id).map(|(_, v)| *v);
+    let covers = |columns: &[ColumnId]| columns.len() == values.len() && columns.iter().all(|c| value_of(c).is_some());
+    if !parent.has_hidden_key() && covers(&parent.primary.columns) {
+        return primary_prefix(parent, parent.primary.columns.iter().filter_map(value_of)).map(Some);
+    }
+    for index in parent.indexes.iter().filter(|i| i.unique) {
+        let columns: Vec<ColumnId> = index.columns.iter().map(|(c, _)| *c).collect();
+        if covers(&columns) {
+            return index_prefix(index, columns.iter().filter_map(value_of)).map(Some);
+        }
+    }
+    Err(Error::internal(format!("nothing keeps what \"{}\" references unique", reference.name)))
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ mod kind {
     pub const NAME: u8 = 5;
     pub const NEXT_ID: u8 = 6;
     pub const DATABASE: u8 = 7;
+    /// Locked, never written.
+    pub const STORAGE: u8 = 8;
 }
 
 fn key(kind: u8, rest: &[u8]) -> Key {
@@ -83,6 +85,12 @@ pub fn sequence_key(id: TableId) -> Key {
 /// The key of a role's row.
 pub fn role_key(name: &str) -> Key {
     key(kind::ROLE, name.as_bytes())
+}
+
+/// A key without a row, which a transaction that makes a storage holds locked:
+/// the storage's rows are not garbage yet.
+pub(crate) fn storage_key(storage: IndexId) -> Key {
+    key(kind::STORAGE, &storage.0.to_be_bytes())
 }
 
 /// The key of a relation's name.
@@ -224,6 +232,11 @@ impl CatalogCache {
         }
         recent.push(loaded.clone());
         Ok(loaded)
+    }
+
+    /// The newest catalog that was asked for on this node, if any was.
+    pub fn newest(&self) -> Option<Arc<Catalog>> {
+        self.recent.read().iter().max_by_key(|c| c.version).cloned()
     }
 
     /// An identifier that no object or storage has or had. What a rolled-back

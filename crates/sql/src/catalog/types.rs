@@ -43,9 +43,7 @@ pub fn data_type(written: &DataType) -> Result<Type> {
         D::Bytea => Type::Bytea,
         D::Date => Type::Date,
         D::Time(precision, zone) => time("time", Type::Time, None, *precision, zone)?,
-        D::Timestamp(precision, zone) => {
-            time("timestamp", Type::Timestamp, Some(Type::TimestampTz), *precision, zone)?
-        }
+        D::Timestamp(precision, zone) => time("timestamp", Type::Timestamp, Some(Type::TimestampTz), *precision, zone)?,
         D::Interval { fields: None, precision: None | Some(6) } => Type::Interval,
         D::Uuid => Type::Uuid,
         D::JSON => Type::Json,
@@ -156,7 +154,10 @@ fn array(element: &ArrayElemTypeDef) -> Result<Type> {
             nested @ Type::Array(_) => Ok(nested),
             t => Ok(Type::Array(Box::new(t))),
         },
-        other => Err(Error::new(Condition::SyntaxError, format!("syntax error at or near \"{}\"", DataType::Array(other.clone())))),
+        other => Err(Error::new(
+            Condition::SyntaxError,
+            format!("syntax error at or near \"{}\"", DataType::Array(other.clone())),
+        )),
     }
 }
 
@@ -240,9 +241,35 @@ pub fn by_name(name: &str) -> Option<Type> {
 
 /// Types that PostgreSQL has and Polity has not.
 const NOT_HERE: &[&str] = &[
-    "bit", "box", "box2d", "cidr", "circle", "citext", "daterange", "hstore", "inet", "int4range", "int8range",
-    "line", "lseg", "macaddr", "macaddr8", "money", "numrange", "path", "pg_lsn", "point", "polygon", "timetz",
-    "tsquery", "tsrange", "tstzrange", "tsvector", "varbit", "xid", "xml",
+    "bit",
+    "box",
+    "box2d",
+    "cidr",
+    "circle",
+    "citext",
+    "daterange",
+    "hstore",
+    "inet",
+    "int4range",
+    "int8range",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "numrange",
+    "path",
+    "pg_lsn",
+    "point",
+    "polygon",
+    "timetz",
+    "tsquery",
+    "tsrange",
+    "tstzrange",
+    "tsvector",
+    "varbit",
+    "xid",
+    "xml",
 ];
 
 /// The name `pg_type` has for a type: `int4` for `integer`, `_int4` for arrays.

@@ -1,0 +1,96 @@
+//! Locks that a change of the catalog takes, and a catalog that is current
+//! under them.
+//!
+//! A change locks the keys of what it changes, then looks whether the catalog is
+//! still what it was planned on. While it waited another change may have
+//! committed: then the snapshot moves forward and the change is planned again.
+//! The locked keys become preconditions of the commit, so a lost lock costs a
+//! retry and no more.
+
+use std::sync::Arc;
+
+use polity_base::Key;
+use polity_txn::{LockMode, Wait};
+
+use crate::catalog::{name, store};
+use crate::error::Result;
+use crate::session::Context;
+
+/// Keys to lock, and whether for oneself alone.
+#[derive(Default)]
+pub(super) struct Locks(Vec<(Key, bool)>);
+
+impl Locks {
+    /// A table that is changed: nobody else may read its definition to write.
+    pub(super) fn table(&mut self, id: polity_base::TableId) {
+        self.0.push((store::table_key(id), true));
+    }
+
+    /// A view or a sequence that is changed.
+    pub(super) fn key(&mut self, key: Key) {
+        self.0.push((key, true));
+    }
+
+    /// A relation's name that is given or taken away.
+    pub(super) fn name(&mut self, name: &str) {
+        self.0.push((store::name_key(name), true));
+    }
+
+    /// Something that must stay as it is.
+    pub(super) fn keep(&mut self, key: Key) {
+        self.0.push((key, false));
+    }
+
+    /// Takes the locks. `false`: the catalog was changed in the meantime, the
+    /// context has the new one, plan again.
+    pub(super) async fn take(mut self, ctx: &mut Context<'_>) -> Result<bool> {
+        // One order for all keeps two changes from waiting for each other.
+        self.0.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        self.0.dedup_by(|later, first| later.0 == first.0);
+        let mut newest = polity_base::Timestamp::ZERO;
+        for (key, alone) in &self.0 {
+            let mode = if *alone { LockMode::Exclusive } else { LockMode::KeyShare };
+            newest = newest.max(ctx.txn.lock(key, mode, Wait::Block).await?.newest);
+        }
+        if newest > ctx.txn.read_at() {
+            advance(ctx).await?;
+            return Ok(false);
+        }
+        for (key, _) in self.0 {
+            ctx.txn.expect_unchanged(key.point());
+        }
+        Ok(true)
+    }
+}
+
+/// Moves the snapshot to now, and the catalog with it.
+pub(super) async fn advance(ctx: &mut Context<'_>) -> Result<()> {
+    ctx.txn.advance().await?;
+    *ctx.catalog = Arc::new(store::load(&ctx.txn.view())?);
+    Ok(())
+}
+
+/// Notes a storage made in this transaction: it may be written directly, and it
+/// is not garbage as long as the transaction lives.
+pub(super) async fn fresh(ctx: &mut Context<'_>, storage: polity_base::IndexId) -> Result<()> {
+    ctx.txn.lock(&store::storage_key(storage), LockMode::Exclusive, Wait::Block).await?;
+    ctx.fresh.insert(storage);
+    Ok(())
+}
+
+/// Resolves a name to a table, or says that it is not one.
+pub(super) fn table(
+    catalog: &crate::catalog::Catalog,
+    name: &datafusion::sql::sqlparser::ast::ObjectName,
+) -> Result<Arc<crate::catalog::Table>> {
+    let name = name::object(name)?;
+    catalog.table(&name).cloned().ok_or_else(|| match catalog.relation(&name) {
+        Some(_) => crate::Error::new(crate::Condition::WrongObjectType, format!("\"{name}\" is not a table")),
+        None => no_relation(&name),
+    })
+}
+
+/// The error for a relation that is not there.
+pub(super) fn no_relation(name: &str) -> crate::Error {
+    crate::Error::new(crate::Condition::UndefinedTable, format!("relation \"{name}\" does not exist"))
+}

@@ -1,0 +1,101 @@
+//! TRUNCATE: the table moves to fresh, empty storages.
+
+use std::collections::BTreeSet;
+
+use datafusion::sql::sqlparser::ast::{CascadeOption, Truncate, TruncateIdentityOption};
+use polity_base::{IndexId, TableId};
+
+use super::lock::{self, Locks};
+use super::{drop, sequence};
+use crate::catalog::change::Change;
+use crate::catalog::{Catalog, Table};
+use crate::error::{Condition, Error, Result};
+use crate::session::Context;
+
+/// TRUNCATE
+pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Result<String> {
+    if statement.partitions.is_some() || statement.on_cluster.is_some() || statement.if_exists {
+        return Err(Error::new(Condition::SyntaxError, "TRUNCATE takes the names of tables"));
+    }
+    let restart = matches!(statement.identity, Some(TruncateIdentityOption::Restart));
+    let cascade = matches!(statement.cascade, Some(CascadeOption::Cascade));
+    let tables = loop {
+        let said = ctx.notices.len();
+        let mut tables = BTreeSet::new();
+        for target in &statement.table_names {
+            tables.insert(lock::table(ctx.catalog, &target.name)?.id);
+        }
+        add_children(ctx, &mut tables, cascade)?;
+        let mut locks = Locks::default();
+        tables.iter().for_each(|t| locks.table(*t));
+        if restart {
+            owned_sequences(ctx.catalog, &tables).for_each(|s| sequence::lock_sequence(s, &mut locks));
+        }
+        if locks.take(ctx).await? {
+            break tables;
+        }
+        ctx.notices.truncate(said);
+    };
+    let mut emptied = Vec::new();
+    for id in &tables {
+        if let Some(table) = ctx.catalog.tables.get(id).cloned() {
+            emptied.push(on_fresh_storages(ctx, &table).await?);
+        }
+    }
+    let mut sequences = Vec::new();
+    if restart {
+        let owned: Vec<_> = owned_sequences(ctx.catalog, &tables).cloned().collect();
+        for old in owned {
+            let storage = sequence::restarted(ctx, &old, old.start).await?;
+            sequences.push(crate::catalog::Sequence { storage, ..(*old).clone() });
+        }
+    }
+    let mut change = Change::of(ctx.catalog);
+    emptied.into_iter().try_for_each(|t| change.put_table(t))?;
+    sequences.into_iter().try_for_each(|s| change.put_sequence(s))?;
+    change.make(ctx)?;
+    Ok("TRUNCATE TABLE".to_owned())
+}
+
+/// Tables that reference those to be emptied must be emptied too.
+fn add_children(ctx: &mut Context<'_>, tables: &mut BTreeSet<TableId>, cascade: bool) -> Result<()> {
+    let catalog = ctx.catalog.clone();
+    let name = |id: &TableId| catalog.tables.get(id).map(|t| t.name.clone()).unwrap_or_default();
+    let children = drop::children(&catalog);
+    loop {
+        let outside = tables.iter().find_map(|parent| {
+            let child = children.get(parent)?.iter().find(|child| !tables.contains(child))?;
+            Some((*parent, *child))
+        });
+        let Some((parent, child)) = outside else { return Ok(()) };
+        if !cascade {
+            return Err(Error::new(
+                Condition::FeatureNotSupported,
+                "cannot truncate a table referenced in a foreign key constraint",
+            )
+            .detail(format!("Table \"{}\" references \"{}\".", name(&child), name(&parent)))
+            .hint(format!("Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.", name(&child))));
+        }
+        super::notice(ctx, format!("truncate cascades to table \"{}\"", name(&child)));
+        tables.insert(child);
+    }
+}
+
+fn owned_sequences<'c>(
+    catalog: &'c Catalog,
+    tables: &'c BTreeSet<TableId>,
+) -> impl Iterator<Item = &'c std::sync::Arc<crate::catalog::Sequence>> {
+    catalog.sequences.values().filter(|s| s.owned_by.is_some_and(|(t, _)| tables.contains(&t)))
+}
+
+/// The table with fresh storages for its rows and all its indexes.
+pub(super) async fn on_fresh_storages(ctx: &mut Context<'_>, table: &Table) -> Result<Table> {
+    let mut moved = table.clone();
+    moved.primary.storage = IndexId(ctx.engine.catalogs().new_id().await?);
+    lock::fresh(ctx, moved.primary.storage).await?;
+    for index in &mut moved.indexes {
+        index.storage = IndexId(ctx.engine.catalogs().new_id().await?);
+        lock::fresh(ctx, index.storage).await?;
+    }
+    Ok(moved)
+}
