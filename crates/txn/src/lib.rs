@@ -9,6 +9,7 @@
 //! | module          | holds                                                    |
 //! |-----------------|----------------------------------------------------------|
 //! | [`replica`]     | what a transaction needs of a replica                    |
+//! | [`strong`]      | that of a Raft group                                     |
 //! | [`directory`]   | which replica serves which keys                          |
 //! | [`database`]    | where transactions begin                                 |
 //! | [`transaction`] | statements, savepoints, isolation, commit                |
@@ -25,6 +26,7 @@ pub mod locks;
 mod overlay;
 mod reads;
 pub mod replica;
+pub mod strong;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -37,5 +39,6 @@ pub use directory::Directory;
 pub use error::{Contested, Error, WaitsFor};
 pub use locks::{LockMode, TransactionId, Wait};
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
+pub use strong::StrongReplica;
 pub use transaction::{Locked, Savepoint, StatementMark, Transaction};
 pub use view::{View, ViewScan};

@@ -22,8 +22,9 @@ use bytes::Bytes;
 use polity_base::key::Direction;
 use polity_base::{Class, Timestamp};
 
+use super::local::LocalReplica;
 use super::{all, key, name};
-use crate::testing::database;
+use crate::testing::{database, database_on};
 use crate::*;
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -316,11 +317,10 @@ impl Graph {
     }
 }
 
-fn run(seed: u64, isolation: Isolation) -> Shared {
+fn run(seed: u64, isolation: Isolation, database: Database) -> Shared {
     let shared = Rc::new(RefCell::new(Shared::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let local = tokio::task::LocalSet::new();
-    let database = database();
     let clients: Vec<_> = (0..6)
         .map(|client| {
             let random = Random(seed.wrapping_mul(31).wrapping_add(client));
@@ -346,9 +346,9 @@ fn run(seed: u64, isolation: Isolation) -> Shared {
     Rc::into_inner(shared).unwrap().into_inner()
 }
 
-fn check(seed: u64, isolation: Isolation, forbidden: &[&'static str]) -> Shared {
+fn check(seed: u64, isolation: Isolation, database: Database, forbidden: &[&'static str]) -> Shared {
     eprintln!("seed {seed} {isolation:?}");
-    let shared = run(seed, isolation);
+    let shared = run(seed, isolation, database);
     let graph = Graph::of(&shared.records, forbidden);
     if let Some(cycle) = graph.cycle() {
         let members: Vec<_> = cycle.iter().map(|(n, kind)| format!("{:?}\n  --{kind}->", shared.records[*n])).collect();
@@ -366,18 +366,30 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn histories_are_strictly_serializable() {
-    let all: Vec<Shared> =
-        seeds().into_iter().map(|seed| check(seed, Isolation::Serializable, &["ww", "wr", "rw", "rt"])).collect();
+    let all: Vec<Shared> = seeds()
+        .into_iter()
+        .map(|seed| check(seed, Isolation::Serializable, database(), &["ww", "wr", "rw", "rt"]))
+        .collect();
     let (committed, conflicts) =
         all.iter().fold((0, 0), |(n, c), shared| (n + shared.records.len() as u64, c + shared.conflicts));
     eprintln!("{committed} committed, {conflicts} conflicts");
     assert!(committed > 0 && (conflicts > 0 || all.len() == 1));
 }
 
+/// The same on the rows of the store, while they move to disk and old versions
+/// are collected.
+#[test]
+fn histories_on_the_store_are_strictly_serializable() {
+    for seed in seeds().into_iter().take(20) {
+        let database = database_on(LocalReplica::restless(), Options::default());
+        check(seed, Isolation::Serializable, database, &["ww", "wr", "rw", "rt"]);
+    }
+}
+
 #[test]
 fn read_committed_histories_have_no_dirty_phenomena_and_no_serialization_errors() {
     for seed in seeds() {
-        let shared = check(seed, Isolation::ReadCommitted, &["ww", "wr"]);
+        let shared = check(seed, Isolation::ReadCommitted, database(), &["ww", "wr"]);
         assert_eq!(shared.conflicts, 0);
     }
 }
@@ -386,7 +398,7 @@ fn read_committed_histories_have_no_dirty_phenomena_and_no_serialization_errors(
 #[test]
 fn the_checker_finds_anomalies() {
     let found = (0..20).any(|seed| {
-        let shared = run(seed, Isolation::ReadCommitted);
+        let shared = run(seed, Isolation::ReadCommitted, database());
         Graph::of(&shared.records, &["ww", "wr", "rw", "rt"]).cycle().is_some()
     });
     assert!(found);

@@ -3,6 +3,7 @@
 mod behaviour;
 mod contention;
 mod history;
+mod local;
 mod script;
 
 use bytes::Bytes;

@@ -25,28 +25,29 @@ use polity_base::key::Direction;
 use polity_base::{Key, Timestamp};
 use tokio::sync::mpsc;
 
+use super::local::LocalReplica;
 use super::{all, key, name, number, to_number};
-use crate::testing::{MemoryReplica, database_on};
+use crate::testing::{database, database_on};
 use crate::*;
 
 /// What sessions said since it was last asked.
 type Said = Arc<Mutex<Vec<(String, String)>>>;
 
 struct World {
+    make: fn() -> Database,
     database: Database,
     sessions: BTreeMap<String, mpsc::UnboundedSender<String>>,
     said: Said,
 }
 
 impl World {
-    fn new() -> World {
-        let database = database_on(MemoryReplica::default(), Options::default());
-        World { database, sessions: BTreeMap::new(), said: Said::default() }
+    fn new(make: fn() -> Database) -> World {
+        World { make, database: make(), sessions: BTreeMap::new(), said: Said::default() }
     }
 
     async fn run(&mut self, line: &str, out: &mut String) {
         if let Some(rows) = line.strip_prefix("given ") {
-            *self = World::new();
+            *self = World::new(self.make);
             let mut setup = self.database.begin(TransactionOptions::default()).await.unwrap();
             for row in rows.split_whitespace() {
                 let (name, value) = row.split_once('=').unwrap();
@@ -281,12 +282,12 @@ async fn insert(transaction: &mut Transaction, name: &str, value: &str) -> Resul
     Ok(String::new())
 }
 
-fn run_script(path: &Path) {
+fn run_script(path: &Path, make: fn() -> Database) {
     let golden = std::fs::read_to_string(path).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut out = String::new();
     runtime.block_on(async {
-        let mut world = World::new();
+        let mut world = World::new(make);
         for line in golden.lines().filter(|line| !line.starts_with("   ")) {
             out.push_str(line);
             out.push('\n');
@@ -309,5 +310,6 @@ fn scripts_go_as_they_are_written() {
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
-    paths.iter().for_each(|path| run_script(path));
+    paths.iter().for_each(|path| run_script(path, database));
+    paths.iter().for_each(|path| run_script(path, || database_on(LocalReplica::new(), Options::default())));
 }
