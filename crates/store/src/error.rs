@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// An earlier write or sync failed. What reached the disk is not known, so
     /// nothing more is written until a restart has read it back.
-    #[error("the log refuses writes until a restart, because: {cause}")]
+    #[error("nothing is written until a restart, because: {cause}")]
     Poisoned {
         /// The failure that came first
         cause: Arc<Error>,
@@ -82,6 +82,14 @@ pub enum Error {
         /// The index that came
         given: u64,
     },
+    /// The timestamp is so old that versions visible at it may be gone.
+    #[error("rows as of {at} are not kept any more, only from {horizon} on")]
+    TooOld {
+        /// The timestamp
+        at: polity_base::Timestamp,
+        /// The oldest one that can be read
+        horizon: polity_base::Timestamp,
+    },
     /// A fault in Polity.
     #[error("internal error in the store: {0}")]
     Internal(String),
@@ -95,6 +103,7 @@ impl Error {
             Error::Corrupt { .. } => Class::Corrupt,
             Error::WrongKey | Error::BadKey { .. } | Error::InUse { .. } | Error::TooLarge { .. } => Class::Input,
             Error::Full { .. } => Class::Resource,
+            Error::TooOld { .. } => Class::Conflict,
             Error::OutOfOrder { .. } | Error::Internal(_) => Class::Bug,
         }
     }

@@ -1,0 +1,192 @@
+//! Removing versions that nobody reads any more.
+//!
+//! The *horizon* is the oldest timestamp that can be read. Versions that were
+//! superseded at or before it are invisible and go, as do deletions at or before
+//! it; the work list is in redb's `garbage`, written by checkpoints in the order of
+//! time. The horizon never passes a pin, nor what the retention period protects.
+//!
+//! Collection is local. What readers at or after the horizon see does not change,
+//! so replicas may collect at different times.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use polity_base::Timestamp;
+use redb::{ReadableDatabase, ReadableTable, Table, WriteTransaction};
+
+use crate::error::Error;
+use crate::state::backend::Failure;
+use crate::state::checkpoint::{self, GARBAGE, ROWS, put_meta, superseded};
+use crate::state::reader::{Base, View};
+use crate::state::version::{VersionedKey, join, split, unwrap};
+use crate::state::{State, from_redb};
+
+/// What a collection did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Collected {
+    /// How many versions were removed
+    pub versions: u64,
+    /// Whether more can be removed up to the same time
+    pub more: bool,
+}
+
+/// Timestamps that must stay readable.
+pub(super) struct Pins {
+    held: BTreeMap<Timestamp, usize>,
+    horizon: Timestamp,
+}
+
+impl Pins {
+    pub fn new(horizon: Timestamp) -> Pins {
+        Pins { held: BTreeMap::new(), horizon }
+    }
+
+    pub fn horizon(&self) -> Timestamp {
+        self.horizon
+    }
+
+    /// Moves the horizon towards `target`, as far as pins allow.
+    fn advance(&mut self, target: Timestamp) -> Timestamp {
+        let oldest = self.held.keys().next().copied().unwrap_or(Timestamp::MAX);
+        self.horizon = self.horizon.max(target.min(oldest));
+        self.horizon
+    }
+}
+
+/// Keeps a timestamp readable until it is dropped.
+pub struct Pin {
+    at: Timestamp,
+    pins: Arc<Mutex<Pins>>,
+}
+
+impl Pin {
+    /// The timestamp.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock();
+        if let Some(count) = pins.held.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                pins.held.remove(&self.at);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Keeps `at` readable until the pin is dropped, however long that takes.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] if `at` is before the horizon.
+    pub fn pin(&self, at: Timestamp) -> Result<Pin, Error> {
+        let mut pins = self.pins.lock();
+        if at < pins.horizon {
+            return Err(Error::TooOld { at, horizon: pins.horizon });
+        }
+        *pins.held.entry(at).or_default() += 1;
+        Ok(Pin { at, pins: self.pins.clone() })
+    }
+
+    /// Removes versions that no read at or after `older_than` sees, or as many of
+    /// them as `budget` versions take; pins and the retention period keep what they
+    /// protect. Blocks; readers and whoever applies do not wait for it. Versions
+    /// that are not in redb yet are not removed: call it after a checkpoint.
+    pub fn collect(&self, older_than: Timestamp, budget: usize) -> Result<Collected, Error> {
+        let _one = self.flusher.lock();
+        self.check()?;
+        let retention = u64::try_from(self.options.retention.as_nanos()).unwrap_or(u64::MAX);
+        let newest = self.snapshot()?.visible;
+        let target = older_than.min(newest.minus_nanos(retention));
+        let before = self.horizon();
+        let horizon = self.pins.lock().advance(target);
+        let failure = &self.failure;
+        if !self.has_garbage(horizon)? {
+            if before < horizon {
+                self.publish(checkpoint::base(&self.db, failure, horizon)?);
+            }
+            return Ok(Collected::default());
+        }
+        let collected = checkpoint::write(&self.db, failure, |transaction| {
+            let collected = sweep(transaction, failure, horizon, budget)?;
+            put_meta(transaction, failure, "horizon", &horizon)?;
+            Ok(collected)
+        });
+        let done = collected.and_then(|c| Ok((c, checkpoint::base(&self.db, failure, horizon)?)));
+        let (collected, base) = done.map_err(|e| self.poison(e))?;
+        self.publish(base);
+        Ok(collected)
+    }
+
+    /// Whether the oldest garbage may go.
+    fn has_garbage(&self, horizon: Timestamp) -> Result<bool, Error> {
+        let failure = &self.failure;
+        let transaction = self.db.begin_read().map_err(|e| from_redb(e, failure))?;
+        let garbage = transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
+        let first = garbage.first().map_err(|e| from_redb(e, failure))?;
+        Ok(first.is_some_and(|(key, _)| key.value().0 <= horizon.0))
+    }
+
+    fn publish(&self, base: Base) {
+        let mut view = self.view.write();
+        *view = Arc::new(View {
+            base: Arc::new(base),
+            frozen: view.frozen.clone(),
+            active: view.active.clone(),
+            clears: view.clears.clone(),
+        });
+    }
+}
+
+/// Works through the garbage up to `horizon`.
+fn sweep(
+    transaction: &WriteTransaction,
+    failure: &Failure,
+    horizon: Timestamp,
+    budget: usize,
+) -> Result<Collected, Error> {
+    let mut garbage = transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
+    let mut rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, failure))?;
+    let mut collected = Collected::default();
+    let mut looked_at = 0;
+    loop {
+        let first = garbage.first().map_err(|e| from_redb(e, failure))?;
+        let first = first.map(|(place, chunk)| (place.value(), chunk.value().to_vec()));
+        let Some((place, chunk)) = first.filter(|(place, _)| place.0 <= horizon.0) else { break };
+        if looked_at >= budget {
+            collected.more = true;
+            break;
+        }
+        for (key, at) in superseded(&chunk)? {
+            looked_at += 1;
+            collected.versions += remove(&mut rows, key, at, failure)?;
+        }
+        garbage.remove(place).map_err(|e| from_redb(e, failure))?;
+    }
+    Ok(collected)
+}
+
+/// Removes the versions of `key` before `at`, and the one at `at` if it says
+/// "deleted". How many there were.
+fn remove(
+    rows: &mut Table<'_, VersionedKey, &'static [u8]>,
+    key: &[u8],
+    at: Timestamp,
+    failure: &Failure,
+) -> Result<u64, Error> {
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    let (from, to): (&[u8], &[u8]) = (join(key, at, &mut from), join(key, Timestamp::ZERO, &mut to));
+    let mut removed = 0;
+    let kept = |stored: &[u8], value: &[u8]| {
+        let keep = split(stored).1 == at && unwrap(value).is_some();
+        removed += u64::from(!keep);
+        keep
+    };
+    rows.retain_in::<&[u8], _>(from..=to, kept).map_err(|e| from_redb(e, failure))?;
+    Ok(removed)
+}

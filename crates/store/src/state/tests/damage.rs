@@ -1,0 +1,1 @@
+//! Damage to the file, and what it gives away.
