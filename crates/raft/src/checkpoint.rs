@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use polity_store::state::{AppliedMark, State};
+use polity_store::state::{Checkpoint, State};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -36,8 +36,11 @@ impl Checkpointer {
 
     /// Takes one checkpoint now.
     pub async fn once(&self) -> Result<(), Error> {
-        for (group, mark) in self.groups.iter().zip(self.make_durable().await?) {
-            group.compact(mark).await?;
+        let done = self.make_durable().await?;
+        for group in &self.groups {
+            if let Some(mark) = done.marks.get(&group.id()) {
+                group.compact(*mark).await?;
+            }
         }
         Ok(())
     }
@@ -47,16 +50,10 @@ impl Checkpointer {
         self.make_durable().await.map(|_| ())
     }
 
-    async fn make_durable(&self) -> Result<Vec<AppliedMark>, Error> {
+    async fn make_durable(&self) -> Result<Checkpoint, Error> {
         let state = self.state.clone();
-        let ids: Vec<_> = self.groups.iter().map(Group::id).collect();
-        let done = tokio::task::spawn_blocking(move || {
-            // Read before: what is applied meanwhile may or may not be in it.
-            let marks = ids.into_iter().map(|id| state.applied(id)).collect();
-            state.checkpoint().map(|_| marks)
-        });
-        let done = done.await.map_err(|e| Error::Checkpoint(e.to_string()))?;
-        done.map_err(|e| Error::Checkpoint(e.to_string()))
+        let done = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+        done.map_err(|e| Error::Checkpoint(e.to_string()))?.map_err(|e| Error::Checkpoint(e.to_string()))
     }
 
     fn logged(&self) -> u64 {

@@ -279,12 +279,11 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let shared = &self.shared;
         if shared.marks.lock().durable.index == 0 {
             let (state, group) = (shared.state.clone(), shared.group);
-            let mark = tokio::task::spawn_blocking(move || {
-                let mark = state.applied(group);
-                state.checkpoint().map(|_| mark)
-            });
-            let mark = mark.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-            shared.made_durable(mark);
+            let done = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+            let done = done.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            if let Some(mark) = done.marks.get(&group) {
+                shared.made_durable(*mark);
+            }
         }
         let mut marks = shared.marks.lock();
         let meta = marks.meta();

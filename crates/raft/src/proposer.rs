@@ -49,7 +49,7 @@ pub struct Packing {
 
 impl Default for Packing {
     fn default() -> Packing {
-        Packing { window: 2, max_batches: 512, target_bytes: 1 << 20, max_bytes: 256 << 20 }
+        Packing { window: 4, max_batches: 512, target_bytes: 1 << 20, max_bytes: 256 << 20 }
     }
 }
 

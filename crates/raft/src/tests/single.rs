@@ -34,7 +34,9 @@ async fn outcomes_go_to_those_who_proposed_them() {
     for n in 0..200u128 {
         let group = member.group.clone();
         // Ten tasks try to insert each of twenty keys.
-        tasks.spawn(async move { (n % 20, group.propose(insert(n, &(n % 20).to_string(), &n.to_string())).await.unwrap()) });
+        tasks.spawn(
+            async move { (n % 20, group.propose(insert(n, &(n % 20).to_string(), &n.to_string())).await.unwrap()) },
+        );
     }
     let mut winners = std::collections::BTreeMap::new();
     while let Some(done) = tasks.join_next().await {
@@ -197,9 +199,19 @@ async fn checkpoints_let_the_log_shrink() {
 #[tokio::test]
 async fn groups_share_a_log_without_meeting() {
     let store = open_store(Arc::new(MemoryDisk::new(9))).await.unwrap();
-    let clock = || Arc::new(polity_base::time::HybridClock::new(Arc::new(StepClock::default()), polity_base::Timestamp::ZERO));
+    let clock =
+        || Arc::new(polity_base::time::HybridClock::new(Arc::new(StepClock::default()), polity_base::Timestamp::ZERO));
     let (log, state) = (store.log.clone(), store.state.clone());
-    let start = |id| crate::Group::start(RangeId(id), polity_base::NodeId(1), log.clone(), state.clone(), clock(), GroupOptions::default());
+    let start = |id| {
+        crate::Group::start(
+            RangeId(id),
+            polity_base::NodeId(1),
+            log.clone(),
+            state.clone(),
+            clock(),
+            GroupOptions::default(),
+        )
+    };
     let (first, second) = (start(1).await.unwrap(), start(2).await.unwrap());
     committed(first.propose(put(1, "a", "1")).await.unwrap());
     committed(second.propose(put(2, "b", "2")).await.unwrap());
