@@ -43,8 +43,12 @@ async fn tpc_b(database: &Database, isolation: Isolation, client: u64, round: u6
 /// fails: that is what locks and advancing snapshots are for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_row_queues_and_never_fails() {
-    for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
-        let database = database();
+    let (strong, _group) = super::strong::database().await;
+    for (isolation, database) in [
+        (Isolation::Serializable, database()),
+        (Isolation::ReadCommitted, database()),
+        (Isolation::Serializable, strong),
+    ] {
         let clients = (0..CLIENTS).map(|client| {
             let database = database.clone();
             tokio::spawn(async move {

@@ -5,6 +5,7 @@ mod contention;
 mod history;
 mod local;
 mod script;
+mod strong;
 
 use bytes::Bytes;
 use polity_base::key::KeyBuilder;
