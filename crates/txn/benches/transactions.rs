@@ -1,17 +1,26 @@
-//! What the layer itself costs, over rows in memory.
+//! What the layer itself costs, over rows in a map and over a Raft group whose
+//! disk is in memory.
 //!
-//! `cargo bench -p polity-txn --features testing`; each line is
-//! `module::op/key=value` and nanoseconds per operation.
+//! `cargo bench -p polity-txn --features testing --bench transactions`; each line
+//! is `module::op/key=value` and nanoseconds per operation.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::key::{Direction, KeyBuilder};
-use polity_base::{IndexId, Key, Span, Value};
+use polity_base::seams::ClockSource;
+use polity_base::time::{ClockReading, HybridClock};
+use polity_base::{IndexId, Key, NodeId, RangeId, Span, Timestamp, Value};
+use polity_raft::{Group, GroupOptions};
+use polity_store::disk::MemoryDisk;
+use polity_store::log::{Log, LogOptions};
+use polity_store::seal::{Keyring, MasterKey};
+use polity_store::state::{State, StateOptions};
 use polity_txn::locks::{Locks, TransactionId};
-use polity_txn::testing::{MemoryReplica, database_on};
-use polity_txn::{Database, Isolation, LockMode, Options, Replica, TransactionOptions, Wait};
+use polity_txn::testing::{MemoryReplica, database_on, seams};
+use polity_txn::{Database, Isolation, LockMode, Options, StrongReplica, TransactionOptions, Wait};
 use tokio::time::Instant;
 
 const ROWS: i64 = 100_000;
@@ -35,7 +44,7 @@ async fn measure<F: Future<Output = ()>>(name: &str, mut op: impl FnMut(i64) -> 
             }
         }
     }
-    println!("{name:<56} {:>8} ns", 400_000_000 / rounds.max(1));
+    println!("{name:<68} {:>8} ns", 400_000_000 / rounds.max(1));
 }
 
 async fn update(database: &Database, n: i64, isolation: Isolation) {
@@ -51,10 +60,8 @@ async fn update(database: &Database, n: i64, isolation: Isolation) {
     t.commit().await.expect("commits");
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
+async fn locks(keys: &[Key]) {
     let locks = Locks::default();
-    let keys: Vec<Key> = (0..ROWS).map(key).collect();
     let mut owner = 0;
     measure("locks::lock_and_unlock/contended=no", |n| {
         owner += 1;
@@ -66,24 +73,32 @@ async fn main() {
         }
     })
     .await;
+}
 
-    let replica = MemoryReplica::default();
-    let database = database_on(replica.clone(), Options::default());
-    let mut load = database.begin(TransactionOptions::default()).await.expect("begins");
-    for key in &keys {
-        load.put(key.clone(), Bytes::from_static(&[7; 100])).expect("fits");
+async fn load(database: &Database, keys: &[Key]) {
+    for keys in keys.chunks(1000) {
+        let mut load = database.begin(TransactionOptions::default()).await.expect("begins");
+        for key in keys {
+            load.put(key.clone(), Bytes::from_static(&[7; 100])).expect("fits");
+        }
+        load.commit().await.expect("commits");
     }
-    load.commit().await.expect("commits");
+}
 
+async fn reads(name: &str, database: &Database, keys: &[Key]) {
+    let (_, replica) = database.directory().of_key(&[]);
     let (snapshot, at) = (replica.snapshot().expect("is there"), replica.applied());
-    measure("replica::get", |n| {
+    measure(&format!("replica::get/replica={name}"), |n| {
         assert!(snapshot.get(&keys[n as usize], at).expect("reads").is_some());
         std::future::ready(())
     })
     .await;
-    for (name, read_only) in [("yes", true), ("no", false)] {
-        let (database, keys) = (&database, &keys);
-        measure(&format!("transaction::begin_get_end/read_only={name}"), |n| async move {
+    measure(&format!("replica::read_timestamp/replica={name}"), |_| async {
+        replica.read_timestamp().await.expect("leads");
+    })
+    .await;
+    for (tracked, read_only) in [("no", true), ("yes", false)] {
+        measure(&format!("transaction::begin_get_end/replica={name} tracked={tracked}"), |n| async move {
             let options = TransactionOptions { read_only, ..Default::default() };
             let mut t = database.begin(options).await.expect("begins");
             t.begin_statement().await.expect("reads");
@@ -92,10 +107,6 @@ async fn main() {
         })
         .await;
     }
-    for (name, isolation) in [("serializable", Isolation::Serializable), ("read_committed", Isolation::ReadCommitted)] {
-        let database = &database;
-        measure(&format!("transaction::update_one/isolation={name}"), |n| update(database, n, isolation)).await;
-    }
     for own in [0, 1000] {
         let mut t = database.begin(TransactionOptions::default()).await.expect("begins");
         t.begin_statement().await.expect("reads");
@@ -103,11 +114,63 @@ async fn main() {
             t.put(key(n * 50), Bytes::from_static(&[8; 100])).expect("fits");
         }
         let view = &t.view();
-        measure(&format!("view::scan/rows=100 own_writes={own}"), |n| async move {
+        measure(&format!("view::scan/replica={name} rows=100 own_writes={own}"), |n| async move {
             let span = Span { start: key(n.min(ROWS - 100)), end: key(ROWS) };
             let mut scan = view.scan(span, Direction::Ascending).expect("reads");
             assert_eq!(scan.next_chunk(100).expect("reads").len(), 100);
         })
         .await;
+    }
+}
+
+async fn updates(name: &str, database: &Database) {
+    for (level, isolation) in [("serializable", Isolation::Serializable), ("read_committed", Isolation::ReadCommitted)]
+    {
+        let name = format!("transaction::update_one/replica={name} isolation={level}");
+        measure(&name, |n| update(database, n, isolation)).await;
+    }
+}
+
+async fn strong() -> (Database, Arc<State>) {
+    let (disk, seams) = (Arc::new(MemoryDisk::new(1)), seams());
+    let keys = Keyring::open(&*disk, &MasterKey::generate(&*seams.entropy), &*seams.entropy).expect("makes keys");
+    let log = Log::open(disk.clone(), &keys, seams.entropy.clone(), LogOptions::default()).await;
+    let state = State::open(disk, &keys, seams.entropy, StateOptions::default()).expect("opens the state");
+    let (log, state) = (log.expect("opens the log").0, Arc::new(state));
+    let clock = Arc::new(HybridClock::new(Arc::new(Still), Timestamp::ZERO));
+    let group = Group::start(RangeId(1), NodeId(1), log, state.clone(), clock, GroupOptions::default()).await;
+    let replica = StrongReplica::new(group.expect("starts"), state.clone());
+    (database_on(replica, Options::default()), state)
+}
+
+/// A clock that stands: hybrid time goes on by itself.
+struct Still;
+
+impl ClockSource for Still {
+    fn read(&self) -> ClockReading {
+        ClockReading { earliest: Timestamp(1), latest: Timestamp(1) }
+    }
+}
+
+async fn run() {
+    let keys: Vec<Key> = (0..ROWS).map(key).collect();
+    locks(&keys).await;
+    let memory = database_on(MemoryReplica::default(), Options::default());
+    load(&memory, &keys).await;
+    reads("memory", &memory, &keys).await;
+    updates("memory", &memory).await;
+    let (strong, state) = strong().await;
+    load(&strong, &keys).await;
+    reads("strong_layer", &strong, &keys).await;
+    state.checkpoint().expect("writes");
+    reads("strong_redb", &strong, &keys).await;
+    updates("strong_redb", &strong).await;
+}
+
+fn main() {
+    // `cargo test` runs benches too, and wants no figures.
+    if std::env::args().any(|a| a == "--bench") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.expect("starts threads").block_on(run());
     }
 }

@@ -43,7 +43,7 @@ impl LocalReplica {
         // The timestamp is then the one after the last.
         let body = EntryBody::Batches { proposed_at: Timestamp::ZERO, batches: vec![batch] };
         let outcomes = self.state.apply(RANGE, &[OrderedEntry { index: *index, term: 1, body }]).unwrap();
-        if self.restless && *index % 3 == 0 {
+        if self.restless && index.is_multiple_of(3) {
             self.state.checkpoint().unwrap();
             self.state.collect(Timestamp::MAX, 100).unwrap();
         }
