@@ -151,9 +151,11 @@ fn sweep(
     budget: usize,
 ) -> Result<Collected, Error> {
     let mut garbage = transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
-    let mut rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, failure))?;
     let mut collected = Collected::default();
     let mut looked_at = 0;
+    // In key order, since neighbours lie on the same page; of several versions of
+    // a key the last one that superseded others makes all before it go.
+    let mut keys: BTreeMap<Vec<u8>, Timestamp> = BTreeMap::new();
     loop {
         let first = garbage.first().map_err(|e| from_redb(e, failure))?;
         let first = first.map(|(place, chunk)| (place.value(), chunk.value().to_vec()));
@@ -164,9 +166,13 @@ fn sweep(
         }
         for (key, at) in superseded(&chunk)? {
             looked_at += 1;
-            collected.versions += remove(&mut rows, key, at, failure)?;
+            keys.insert(key.to_vec(), at);
         }
         garbage.remove(place).map_err(|e| from_redb(e, failure))?;
+    }
+    let mut rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, failure))?;
+    for (key, at) in keys {
+        collected.versions += remove(&mut rows, &key, at, failure)?;
     }
     Ok(collected)
 }

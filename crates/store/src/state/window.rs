@@ -108,6 +108,7 @@ impl Window {
     }
 
     /// The commits that are remembered, oldest first.
+    #[cfg(test)]
     pub fn commits(&self) -> impl Iterator<Item = &Commit> {
         self.commits.iter().map(|r| &r.commit)
     }

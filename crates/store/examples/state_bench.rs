@@ -1,0 +1,197 @@
+//! How fast the versioned rows are on this machine.
+//!
+//! `cargo run --release -p polity-store --example state_bench -- [folder] [rows]`
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use polity_base::seams::Entropy;
+use polity_base::{Batch, IndexId, Key, NodeId, Operation, Precondition, RangeId, Span, Timestamp, Value};
+use polity_store::disk::RealDisk;
+use polity_store::state::{EntryBody, OrderedEntry, State, StateOptions};
+use polity_store::{Disk, Error, Keyring, MasterKey};
+use tokio::time::Instant;
+
+const GROUP: RangeId = RangeId(1);
+const INDEX: IndexId = IndexId(16384);
+
+/// Good enough to measure with.
+struct ProcessEntropy;
+
+impl Entropy for ProcessEntropy {
+    fn fill(&self, buffer: &mut [u8]) {
+        aws_lc_rs::rand::fill(buffer).expect("the operating system has no entropy");
+    }
+}
+
+/// A cheap stream of numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into).join("polity-state-bench");
+    let rows: u64 = std::env::args().nth(2).map_or(Ok(1_000_000), |n| n.parse())?;
+    let _ = std::fs::remove_dir_all(&folder);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&folder)?);
+    let keys = Keyring::open(&*disk, &MasterKey::from_hex(&"7".repeat(64), "bench")?, &ProcessEntropy)?;
+    let options = StateOptions { cache_bytes: 1 << 30, retention: Duration::ZERO, ..StateOptions::default() };
+    let state = Arc::new(State::open(disk.clone(), &keys, Arc::new(ProcessEntropy), options)?);
+
+    load(&state, rows)?;
+    reads(&state, rows, "redb")?;
+    for (batches, operations) in [(1, 1), (64, 1), (1, 64)] {
+        updates(&state, rows, batches, operations)?;
+    }
+    reads(&state, rows, "redb and layer")?;
+    timed("state::checkpoint", 1, || state.checkpoint())?;
+    reads(&state, rows, "redb with old versions")?;
+    let start = Instant::now();
+    let collected = state.collect(Timestamp::MAX, usize::MAX)?;
+    println!("state::collect: {} versions in {:?}", collected.versions, start.elapsed());
+    println!("file: {} MiB, index: {:?}", std::fs::metadata(folder.join("state"))?.len() >> 20, state.stats(INDEX));
+    drop(state);
+    let state = timed("state::open", 1, || State::open(disk.clone(), &keys, Arc::new(ProcessEntropy), options))?;
+    reads(&state, rows, "a cold cache")?;
+    drop(state);
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+fn timed<T>(name: &str, count: u64, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = run()?;
+    let took = start.elapsed();
+    let each = took.as_secs_f64() * 1e6 / count as f64;
+    println!("{name}: {took:?}, {each:.2} µs each, {:.0}/s", count as f64 / took.as_secs_f64());
+    Ok(result)
+}
+
+fn key(n: u64) -> Key {
+    let mut bytes = INDEX.0.to_be_bytes().to_vec();
+    polity_base::key::encode(&Value::Int8(n as i64), &mut bytes).expect("a number is a key");
+    Key::from(bytes)
+}
+
+fn row() -> Bytes {
+    Bytes::from(vec![7; 100])
+}
+
+fn entry(index: u64, batches: Vec<Batch>) -> OrderedEntry {
+    OrderedEntry { index, term: 1, body: EntryBody::Batches { proposed_at: Timestamp(index << 20), batches } }
+}
+
+fn load(state: &State, rows: u64) -> Result<(), Error> {
+    let operations = (0..rows).map(|n| Operation::Put { key: key(n), value: row() }).collect();
+    let batch = Batch { id: 1, author: NodeId(1), preconditions: vec![], operations };
+    let entry = entry(1, vec![batch]);
+    timed("state::apply/rows=all/batches=1", rows, || state.apply(GROUP, &[entry]))?;
+    println!("layer: {} MiB", state.layer_bytes() >> 20);
+    timed("state::checkpoint/rows=all", rows, || state.checkpoint())?;
+    Ok(())
+}
+
+/// Updates of random rows as a transaction makes them, while checkpoints are taken.
+fn updates(state: &Arc<State>, rows: u64, batches: u64, operations: u64) -> Result<(), Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (slowest, count) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let checkpoints = {
+        let (state, stop, slowest, count) = (state.clone(), stop.clone(), slowest.clone(), count.clone());
+        std::thread::spawn(move || {
+            let mut last = Instant::now();
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+                std::thread::park_timeout(Duration::from_millis(10));
+                if last.elapsed() > Duration::from_secs(1) {
+                    last = Instant::now();
+                    state.checkpoint().expect("the checkpoint failed");
+                    slowest.fetch_max(last.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    count.fetch_add(1, Ordering::Relaxed);
+                    last = Instant::now();
+                }
+            }
+        })
+    };
+    let (mut random, mut done, mut longest) = (Random(batches + operations), 0, Duration::ZERO);
+    let mut spent = Duration::ZERO;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let index = state.applied(GROUP).index + 1;
+        let since = state.applied(GROUP).commit;
+        let batches = (0..batches).map(|n| {
+            let keys: Vec<Key> = (0..operations).map(|_| key(random.below(rows))).collect();
+            let preconditions = keys.iter().map(|k| Precondition::Unchanged { span: k.point(), since });
+            Batch {
+                id: u128::from(index) << 64 | u128::from(n),
+                author: NodeId(1),
+                preconditions: preconditions.collect(),
+                operations: keys.iter().map(|k| Operation::Put { key: k.clone(), value: row() }).collect(),
+            }
+        });
+        let entry = entry(index, batches.collect());
+        let began = Instant::now();
+        std::hint::black_box(state.apply(GROUP, &[entry])?);
+        longest = longest.max(began.elapsed());
+        spent += began.elapsed();
+        done += 1;
+    }
+    let all = done * batches * operations;
+    println!(
+        "state::apply/batches={batches}/operations={operations}: {:.0} rows/s, {:.2} µs a row in apply, longest {longest:?}, {} checkpoints up to {} ms, layer {} MiB",
+        all as f64 / start.elapsed().as_secs_f64(),
+        spent.as_secs_f64() * 1e6 / all as f64,
+        count.load(Ordering::Relaxed),
+        slowest.load(Ordering::Relaxed) / 1000,
+        state.layer_bytes() >> 20,
+    );
+    stop.store(true, Ordering::Relaxed);
+    checkpoints.join().expect("the checkpoints ended");
+    Ok(())
+}
+
+fn reads(state: &State, rows: u64, place: &str) -> Result<(), Error> {
+    let mut random = Random(9);
+    let gets = 300_000;
+    timed(&format!("state::snapshot+get/from={place}"), gets, || {
+        for _ in 0..gets {
+            let reader = state.snapshot()?;
+            assert!(reader.get(&key(random.below(rows)), Timestamp::MAX)?.is_some());
+        }
+        Ok(())
+    })?;
+    let (reader, all) = (state.snapshot()?, Span::of_index(INDEX));
+    timed(&format!("state::for_each/from={place}"), rows, || {
+        let mut bytes = 0;
+        reader.for_each(&all, Timestamp::MAX, |key, row| {
+            bytes += key.len() + row.len();
+            ControlFlow::Continue(())
+        })?;
+        assert_eq!(bytes as u64, rows * 113);
+        Ok(())
+    })?;
+    for (name, mut scan) in
+        [("up", reader.scan(&all, Timestamp::MAX)?), ("down", reader.scan_rev(&all, Timestamp::MAX)?)]
+    {
+        timed(&format!("state::next_chunk/{name}/from={place}"), rows, || {
+            let mut seen = 0;
+            loop {
+                let chunk = scan.next_chunk(1024, 1 << 20)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                seen += chunk.len() as u64;
+            }
+            assert_eq!(seen, rows);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
