@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use polity_base::seams::Entropy;
 use polity_base::{Key, RangeId, Timestamp};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -62,6 +63,12 @@ pub struct Checkpoint {
 /// What is known to be durable.
 pub(super) struct Durable {
     pub marks: BTreeMap<RangeId, AppliedMark>,
+}
+
+/// A layer that no longer changes, and the groups as they were when it became one.
+pub(super) struct Frozen {
+    layer: Arc<Layer>,
+    groups: Vec<(RangeId, StoredGroup)>,
 }
 
 /// A group as it is stored.
@@ -210,16 +217,20 @@ impl State {
     /// After an error nothing can be made durable until the state is opened again.
     pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
         let mut durable = self.flusher.lock();
-        let Some((frozen, groups)) = self.freeze(&durable)? else {
-            return Ok(Checkpoint { marks: durable.marks.clone(), versions: 0 });
-        };
-        let marks: BTreeMap<_, _> = groups.iter().map(|(id, stored)| (*id, stored.mark)).collect();
+        match self.freeze(&durable)? {
+            Some(frozen) => self.flush(&mut durable, &frozen),
+            None => Ok(Checkpoint { marks: durable.marks.clone(), versions: 0 }),
+        }
+    }
+
+    /// Writes what was frozen to redb, and lets readers find it there.
+    pub(super) fn flush(&self, durable: &mut Durable, frozen: &Frozen) -> Result<Checkpoint, Error> {
         let mut stats = self.stats.read().clone();
         let versions = write(&self.db, &self.failure, |transaction| {
-            let rows = frozen.rows();
+            let rows = frozen.layer.rows();
             let versions = Flush::new(self, transaction, &rows, &mut stats)?.run(&rows)?;
-            self.write_history(transaction, &rows, &groups)?;
-            for (id, stored) in &groups {
+            self.write_history(transaction, &rows, &frozen.groups)?;
+            for (id, stored) in &frozen.groups {
                 put_meta(transaction, &self.failure, &format!("mark/{}", id.0), stored)?;
             }
             put_meta(transaction, &self.failure, "stats", &stats)?;
@@ -232,14 +243,13 @@ impl State {
         let (versions, base) = published.map_err(|e| self.poison(e))?;
         self.thaw(base);
         *self.stats.write() = stats;
-        durable.marks = marks.clone();
-        Ok(Checkpoint { marks, versions })
+        durable.marks = frozen.groups.iter().map(|(id, stored)| (*id, stored.mark)).collect();
+        Ok(Checkpoint { marks: durable.marks.clone(), versions })
     }
 
     /// Starts a new active layer. Gives the old one and the marks that belong to
     /// it, or nothing if all of it is durable already.
-    #[allow(clippy::type_complexity)]
-    fn freeze(&self, durable: &Durable) -> Result<Option<(Arc<Layer>, Vec<(RangeId, StoredGroup)>)>, Error> {
+    pub(super) fn freeze(&self, durable: &Durable) -> Result<Option<Frozen>, Error> {
         let _turn = self.writer.lock();
         // Looked at under the lock: a failed apply leaves its mark before it
         // lets go.
@@ -262,7 +272,7 @@ impl State {
             active: Arc::new(Layer::default()),
             clears: view.clears.clone(),
         });
-        Ok(Some((frozen, groups)))
+        Ok(Some(Frozen { layer: frozen, groups }))
     }
 
     /// Puts redb's new content in the place of the frozen layer.
@@ -314,6 +324,16 @@ struct Flush<'a> {
     stats: &'a mut Stats,
     /// Keys with versions that another one superseded, and when it did
     superseded: Vec<(Timestamp, Key)>,
+    ahead: Ahead,
+}
+
+/// What is known of the keys that redb has from the current one on.
+enum Ahead {
+    Unknown,
+    /// The next one
+    Key(Vec<u8>),
+    /// There are none
+    End,
 }
 
 impl<'a> Flush<'a> {
@@ -324,7 +344,7 @@ impl<'a> Flush<'a> {
         stats: &'a mut Stats,
     ) -> Result<Flush<'a>, Error> {
         let rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, &state.failure))?;
-        let mut flush = Flush { state, transaction, rows, stats, superseded: Vec::new() };
+        let mut flush = Flush { state, transaction, rows, stats, superseded: Vec::new(), ahead: Ahead::Unknown };
         for cleared in &content.clears {
             flush.clear(cleared)?;
         }
@@ -345,7 +365,7 @@ impl<'a> Flush<'a> {
                 is_first = false;
                 last.clear();
                 last.extend_from_slice(key);
-                stats.change(key, unwrap(value), None);
+                stats.change(key, unwrap(value).map(<[u8]>::len), None);
             }
             // Nothing in redb is as new as a clear that is in a layer.
             false
@@ -360,9 +380,9 @@ impl<'a> Flush<'a> {
         for (key, versions) in content.iter() {
             let before = self.newest(key)?;
             self.note(key, versions, before.is_some());
-            let newest = versions.newest().1.as_deref();
-            let is_there = !is_cleared(&content.clears, key, versions.newest().0);
-            self.stats.change(key, before.flatten().as_deref(), newest.filter(|_| is_there));
+            let (at, newest) = versions.newest();
+            let newest = newest.as_ref().filter(|_| !is_cleared(&content.clears, key, *at));
+            self.stats.change(key, before.flatten(), newest.map(Bytes::len));
             for (at, value) in versions.iter() {
                 if is_cleared(&content.clears, key, *at) {
                     continue;
@@ -377,18 +397,29 @@ impl<'a> Flush<'a> {
         Ok(count)
     }
 
-    /// The newest version that redb has of `key`: its row, unless it is deleted.
+    /// Whether redb has versions of `key`, and the size of its row if it has one.
+    /// Keys are asked for in order.
     #[allow(clippy::option_option)]
-    fn newest(&self, key: &Key) -> Result<Option<Option<Vec<u8>>>, Error> {
+    fn newest(&mut self, key: &[u8]) -> Result<Option<Option<usize>>, Error> {
+        match &self.ahead {
+            Ahead::End => return Ok(None),
+            Ahead::Key(next) if &**next > key => return Ok(None),
+            _ => {}
+        }
         let mut bytes = Vec::new();
         let from: Bound<&[u8]> = Bound::Included(join(key, Timestamp::MAX, &mut bytes));
         let failure = &self.state.failure;
         let mut cursor = self.rows.lower_bound(from).map_err(|e| from_redb(e, failure))?;
-        let found = cursor.next().map_err(|e| from_redb(e, failure))?;
-        Ok(found.and_then(|(stored, value)| {
-            let (found, _) = split(stored.value());
-            (found == &**key).then(|| unwrap(value.value()).map(<[u8]>::to_vec))
-        }))
+        let Some((stored, value)) = cursor.next().map_err(|e| from_redb(e, failure))? else {
+            self.ahead = Ahead::End;
+            return Ok(None);
+        };
+        let (found, _) = split(stored.value());
+        if found == key {
+            return Ok(Some(unwrap(value.value()).map(<[u8]>::len)));
+        }
+        self.ahead = Ahead::Key(found.to_vec());
+        Ok(None)
     }
 
     fn note(&mut self, key: &Key, versions: &Versions, has_older: bool) {

@@ -17,6 +17,7 @@
 //! | `layer`      | versions that are in memory only                             |
 //! | `reader`     | point reads; `scan`: walks through spans                     |
 //! | `checkpoint` | moving a layer to redb; `collect`: removing old versions     |
+//! | `digest`     | comparing replicas; `stats`: counting rows                   |
 //! | `version`    | how a version is a key in redb; `backend`: redb's sealed file |
 //!
 //! # Durability
@@ -44,6 +45,7 @@ mod apply;
 mod backend;
 mod checkpoint;
 mod collect;
+mod digest;
 mod entry;
 mod layer;
 mod reader;
@@ -77,6 +79,7 @@ use crate::state::window::Window;
 
 pub use checkpoint::Checkpoint;
 pub use collect::{Collected, Pin};
+pub use digest::Digest;
 pub use entry::{AppliedMark, BatchOutcome, EntryBody, EntryOutcome, OrderedEntry};
 pub use reader::Reader;
 pub use scan::Scan;

@@ -23,14 +23,14 @@ pub struct IndexStats {
 pub(super) struct Stats(BTreeMap<u32, IndexStats>);
 
 impl Stats {
-    /// Notes that the row of `key` changed.
-    pub fn change(&mut self, key: &[u8], before: Option<&[u8]>, after: Option<&[u8]>) {
+    /// Notes that the row of `key` changed from one size to another.
+    pub fn change(&mut self, key: &[u8], before: Option<usize>, after: Option<usize>) {
         let Some(index) = key.first_chunk::<4>().map(|id| u32::from_be_bytes(*id)) else { return };
         if before.is_none() && after.is_none() {
             return;
         }
         let stats = self.0.entry(index).or_default();
-        let size = |row: &[u8]| (key.len() + row.len()) as u64;
+        let size = |row: usize| (key.len() + row) as u64;
         if let Some(row) = before {
             stats.rows = stats.rows.saturating_sub(1);
             stats.bytes = stats.bytes.saturating_sub(size(row));
