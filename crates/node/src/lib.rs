@@ -1,1 +1,42 @@
-//! x
+//! Puts one node together from everything below.
+//!
+//! [`Node::start`] goes from the ground up, and [`Node::stop`] back down:
+//!
+//! ```text
+//!  doors       pg and http listeners
+//!  sql         the engine: catalog, plans, sessions
+//!  txn         snapshots, locks, commit
+//!  raft        the group; checkpoints
+//!  store       the log and the rows of this node, sealed
+//!  folder      taken exclusively; identity, certificates
+//! ```
+//! Nothing here decides anything about data. What this crate owns is the order
+//! of starting and stopping, the real forms of the seams (time and randomness of
+//! the machine), and what a data folder holds beside the data:
+//!
+//! | file                | holds                                                    |
+//! |---------------------|----------------------------------------------------------|
+//! | `LOCK`              | nothing; held while a process uses the folder            |
+//! | `node`              | who this node is ([`identity`])                          |
+//! | `keyring`           | the data keys, sealed under the master key               |
+//! | `log-…`, `state`    | the log and the rows, sealed                             |
+//! | `dev/…`             | what development mode makes: a key and an authority      |
+//! | `spill/…`           | what queries put aside while they run                    |
+//!
+//! A folder with wrong contents is answered with an error that says what is
+//! wrong, never with a panic and never with a fresh start over it.
+
+pub mod certificates;
+pub mod clock;
+pub mod config;
+pub mod entropy;
+pub mod error;
+mod foundation;
+pub mod identity;
+mod metrics;
+mod node;
+mod tasks;
+
+pub use config::{KeySource, Limits, NodeConfig, Security, World};
+pub use error::Error;
+pub use node::Node;

@@ -1,0 +1,126 @@
+//! What a node is started with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polity_base::NodeId;
+use polity_base::seams::Seams;
+use polity_store::disk::Disk;
+
+use crate::clock;
+
+/// What a node is started with.
+pub struct NodeConfig {
+    /// The folder the node keeps everything in; made if absent
+    pub data: PathBuf,
+    /// Where PostgreSQL clients connect; port 0 takes a free one
+    pub sql: SocketAddr,
+    /// Where health and metrics answer; port 0 takes a free one
+    pub http: SocketAddr,
+    /// Keys, certificates and the first password
+    pub security: Security,
+    /// The region the node stands in
+    pub region: String,
+    /// The node's number in its cluster. A folder remembers its own; naming
+    /// another one is refused. A new folder without one is node 1.
+    pub node: Option<NodeId>,
+    /// How much the node may use
+    pub limits: Limits,
+    /// How far true time may be from this machine's clock
+    pub clock_error: Duration,
+    /// The world around the node, if it is not this machine
+    pub world: Option<World>,
+}
+
+/// Keys, certificates and the first password.
+#[derive(Clone)]
+pub enum Security {
+    /// For trying things out, on loopback addresses only: the node makes its own
+    /// certificates and encryption key, in its data folder, where they protect
+    /// nothing; user `polity` has the password `polity`.
+    Development,
+    /// Everything is given.
+    Production {
+        /// The node's certificate chain, PEM
+        certificate: PathBuf,
+        /// The certificate's private key, PEM
+        private_key: PathBuf,
+        /// The key that data at rest is encrypted under
+        key: KeySource,
+        /// The password that user `polity` gets in a new data folder
+        initial_password: Option<String>,
+    },
+}
+
+/// Where the key is that data at rest is encrypted under: 64 hexadecimal digits.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// A file
+    File(PathBuf),
+    /// An environment variable, by its name
+    Environment(String),
+}
+
+/// How much a node may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of rows kept in memory
+    pub row_cache_bytes: usize,
+    /// Bytes of recent log entries kept in memory
+    pub log_cache_bytes: usize,
+    /// Bytes that all running queries together may hold before they spill
+    pub query_memory_bytes: usize,
+    /// Connections at once
+    pub connections: usize,
+    /// Bytes that one transaction may write
+    pub transaction_bytes: usize,
+    /// For how long overwritten and deleted rows can still be read
+    pub retention: Duration,
+    /// How long the rows may stay behind the log on disk
+    pub checkpoint_interval: Duration,
+    /// How many bytes of log the rows may stay behind on disk
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            row_cache_bytes: 512 << 20,
+            log_cache_bytes: 32 << 20,
+            query_memory_bytes: 1 << 30,
+            connections: 1_000,
+            transaction_bytes: 256 << 20,
+            retention: Duration::from_secs(600),
+            checkpoint_interval: Duration::from_secs(2),
+            checkpoint_bytes: 64 << 20,
+        }
+    }
+}
+
+/// The world around a node, where it is not the machine's own.
+#[derive(Clone)]
+pub struct World {
+    /// Time and entropy
+    pub seams: Seams,
+    /// The data folder
+    pub disk: Arc<dyn Disk>,
+}
+
+impl NodeConfig {
+    /// A node in `data` with the usual addresses on the loopback interface.
+    pub fn new(data: PathBuf, security: Security) -> NodeConfig {
+        NodeConfig {
+            data,
+            sql: SocketAddr::from((Ipv4Addr::LOCALHOST, 5433)),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            security,
+            region: "local".to_owned(),
+            node: None,
+            limits: Limits::default(),
+            clock_error: clock::USUAL_ERROR,
+            world: None,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The lower half of a node: from the data folder up to transactions.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use polity_base::seams::Seams;
+use polity_base::time::HybridClock;
+use polity_base::{IndexId, RangeId, Timestamp};
+use polity_raft::{Checkpointer, Group, GroupOptions};
+use polity_store::disk::{self, Disk, RealDisk};
+use polity_store::log::{Log, LogOptions};
+use polity_store::seal::{Keyring, MasterKey};
+use polity_store::state::{State, StateOptions};
+use polity_txn::{Database, Directory};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::certificates;
+use crate::clock::SystemClock;
+use crate::config::{KeySource, NodeConfig, Security, World};
+use crate::entropy::SystemEntropy;
+use crate::error::Error;
+use crate::identity::Identity;
+use crate::tasks;
+
+/// The range that holds every key: the catalog and all tables.
+const EVERYTHING: RangeId = RangeId(1);
+/// The index whose rows are the catalog.
+const CATALOG: IndexId = IndexId(1);
+/// Where development mode keeps the master key, in its own folder.
+const DEVELOPMENT_KEY: &str = "master.key";
+
+/// The lower half of a node: from the data folder up to transactions.
+pub(crate) struct Foundation {
+    pub identity: Identity,
+    pub seams: Seams,
+    pub clock: Arc<HybridClock>,
+    pub log: Log,
+    pub state: Arc<State>,
+    pub group: Group,
+    pub database: Database,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// The data folder is ours until this is dropped.
+    _folder: Box<dyn Any + Send + Sync>,
+}
+
+impl Foundation {
+    /// Takes the data folder and brings everything in it up.
+    pub async fn lay(config: &NodeConfig) -> Result<Foundation, Error> {
+        let World { seams, disk } = world(config)?;
+        let folder = disk::lock(&*disk)?;
+        let identity = Identity::open(&*disk, &*seams.entropy, config.node)?;
+        let master = master_key(config, &seams)?;
+        let keys = Keyring::open(&*disk, &master, &*seams.entropy)?;
+        drop(master);
+
+        let limits = &config.limits;
+        let options = LogOptions { cache_bytes: limits.log_cache_bytes, ..LogOptions::default() };
+        let (log, _) = Log::open(disk.clone(), &keys, seams.entropy.clone(), options).await?;
+        let options = StateOptions {
+            cache_bytes: limits.row_cache_bytes,
+            retention: limits.retention,
+            ..StateOptions::default()
+        };
+        let state = State::open(disk, &keys, seams.entropy.clone(), options)?;
+        let state = Arc::new(state);
+
+        let clock = Arc::new(HybridClock::new(seams.clock.clone(), tasks::clock_mark(&log)?));
+        // No time is given out before a mark beyond it is durable.
+        tasks::mark_clock(&log, &clock).await?;
+        let mut options = GroupOptions::default();
+        options.packing.max_bytes = options.packing.max_bytes.max(limits.transaction_bytes);
+        let group = Group::start(EVERYTHING, identity.node, log.clone(), state.clone(), clock.clone(), options).await?;
+
+        let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
+        let directory = Directory::of_one(EVERYTHING, replica);
+        let options = polity_txn::Options { node: identity.node, max_transaction_bytes: limits.transaction_bytes };
+        let database = Database::open(directory, &seams, options);
+
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let (interval, bytes) = (limits.checkpoint_interval, limits.checkpoint_bytes);
+        tasks.spawn(Checkpointer::new(state.clone(), vec![group.clone()], interval, bytes).run(stopped.clone()));
+        tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
+        tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped));
+        let folder: Box<dyn Any + Send + Sync> = Box::new(folder);
+        Ok(Foundation { identity, seams, clock, log, state, group, database, stop, tasks, _folder: folder })
+    }
+
+    /// Whether the cluster has no catalog yet.
+    pub fn is_new(&self) -> Result<bool, Error> {
+        let rows = polity_base::key::KeyBuilder::new(CATALOG).finish().prefix_span();
+        Ok(self.state.snapshot()?.scan(&rows, Timestamp::MAX)?.next()?.is_none())
+    }
+
+    /// Stops everything in order. Makes the rows durable, so that the next start
+    /// has nothing to replay.
+    pub async fn clear(mut self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a background task failed");
+            }
+        }
+        self.group.shutdown().await;
+        let checkpoints =
+            Checkpointer::new(self.state.clone(), vec![self.group.clone()], std::time::Duration::MAX, u64::MAX);
+        let made_durable = checkpoints.last().await;
+        self.log.close().await;
+        Ok(made_durable?)
+    }
+}
+
+fn world(config: &NodeConfig) -> Result<World, Error> {
+    if let Some(world) = &config.world {
+        return Ok(world.clone());
+    }
+    let disk = RealDisk::open(&config.data).map_err(|e| Error::file(config.data.display(), e))?;
+    let clock = Arc::new(SystemClock::new(config.clock_error));
+    let seams = Seams { clock, entropy: Arc::new(SystemEntropy::default()) };
+    Ok(World { seams, disk: Arc::new(disk) as Arc<dyn Disk> })
+}
+
+fn master_key(config: &NodeConfig, seams: &Seams) -> Result<MasterKey, Error> {
+    match &config.security {
+        Security::Development => {
+            let folder = config.data.join(certificates::FOLDER);
+            std::fs::create_dir_all(&folder).map_err(|e| Error::file(folder.display(), e))?;
+            Ok(MasterKey::from_file_or_generate(&folder.join(DEVELOPMENT_KEY), &*seams.entropy)?)
+        }
+        Security::Production { key: KeySource::File(file), .. } => Ok(MasterKey::from_file(file)?),
+        Security::Production { key: KeySource::Environment(name), .. } => Ok(MasterKey::from_env(name)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use polity_base::key::KeyBuilder;
+    use polity_base::seams::ClockSource;
+    use polity_base::time::ClockReading;
+    use polity_base::{Class, Key, NodeId, Operation, Value};
+    use polity_store::disk::{Crash, MemoryDisk};
+    use polity_txn::TransactionOptions;
+
+    use super::*;
+
+    fn config(data: &Path) -> NodeConfig {
+        let mut config = NodeConfig::new(data.to_owned(), Security::Development);
+        config.sql = (Ipv4Addr::LOCALHOST, 0).into();
+        config.http = (Ipv4Addr::LOCALHOST, 0).into();
+        config
+    }
+
+    fn key(n: i32) -> Key {
+        let mut key = KeyBuilder::new(IndexId(16384));
+        key.push(&Value::Int4(n)).unwrap();
+        key.finish()
+    }
+
+    async fn put(node: &Foundation, n: i32, value: &'static str) -> Timestamp {
+        let put = Operation::Put { key: key(n), value: Bytes::from_static(value.as_bytes()) };
+        node.database.write_direct(vec![put]).await.unwrap()
+    }
+
+    async fn get(node: &Foundation, n: i32) -> Option<Bytes> {
+        let mut transaction = node.database.begin(TransactionOptions::default()).await.unwrap();
+        transaction.begin_statement().await.unwrap();
+        transaction.view().get(&key(n)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_comes_back_as_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = None;
+        for round in 0..4 {
+            let node = Foundation::lay(&config(folder.path())).await.unwrap();
+            assert_eq!(*first.get_or_insert(node.identity), node.identity);
+            for earlier in 0..round {
+                assert_eq!(get(&node, earlier).await.as_deref(), Some(b"v".as_slice()), "round {round}");
+            }
+            put(&node, round, "v").await;
+            node.clear().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_has_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Foundation::lay(&config(folder.path())).await.unwrap();
+        let refused = Foundation::lay(&config(folder.path())).await.err().unwrap();
+        assert!(refused.to_string().contains("in use"), "{refused}");
+        node.clear().await.unwrap();
+        Foundation::lay(&config(folder.path())).await.unwrap().clear().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn wrong_folders_are_answered_with_reasons() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Foundation::lay(&config(folder.path())).await.unwrap();
+        put(&node, 1, "v").await;
+        node.clear().await.unwrap();
+
+        let refused = async |what: &str| {
+            let error = Foundation::lay(&config(folder.path())).await.err().unwrap();
+            assert!(error.to_string().contains(what), "{error}");
+            error.class()
+        };
+        let file = |name: &str| folder.path().join(name);
+        let set_aside = |name: &str, text: &str| {
+            let (file, old) = (file(name), std::fs::read(file(name)).unwrap());
+            std::fs::write(&file, text).unwrap();
+            move || std::fs::write(file, old).unwrap()
+        };
+
+        let put_back = set_aside("dev/master.key", &"0".repeat(64));
+        assert_eq!(refused("another key").await, Class::Input);
+        put_back();
+        let put_back = set_aside("dev/master.key", "short");
+        refused("64 hexadecimal digits").await;
+        put_back();
+        let put_back = set_aside("keyring", "short");
+        assert_eq!(refused("keyring").await, Class::Corrupt);
+        put_back();
+        let put_back = set_aside("node", "somebody else's file");
+        refused("node: begins with").await;
+        put_back();
+        let rows = std::fs::read(file("state")).unwrap();
+        std::fs::write(file("state"), &rows[..rows.len() / 2]).unwrap();
+        assert_eq!(refused("state").await, Class::Corrupt);
+        std::fs::write(file("state"), &rows).unwrap();
+
+        let node = Foundation::lay(&config(folder.path())).await.unwrap();
+        assert!(get(&node, 1).await.is_some());
+        node.clear().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_number_than_the_folders_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Foundation::lay(&config(folder.path())).await.unwrap().clear().await.unwrap();
+        let other = NodeConfig { node: Some(NodeId(2)), ..config(folder.path()) };
+        let refused = Foundation::lay(&other).await.err().unwrap();
+        assert!(refused.to_string().contains("belongs to node"), "{refused}");
+    }
+
+    /// A clock that stands still unless it is set.
+    struct SetClock(AtomicU64);
+
+    impl ClockSource for SetClock {
+        fn read(&self) -> ClockReading {
+            let now = Timestamp(self.0.load(Ordering::Relaxed));
+            ClockReading { earliest: now, latest: now }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_time_is_given_twice_though_the_node_crashes_and_its_clock_is_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = MemoryDisk::new(11);
+        let mut last = Timestamp::ZERO;
+        for round in 0..5 {
+            let clock = SetClock(AtomicU64::new(1_800_000_000_000_000_000 - round * 3_600_000_000_000));
+            let seams = Seams { clock: Arc::new(clock), entropy: Arc::new(SystemEntropy::default()) };
+            let world = World { seams, disk: Arc::new(disk.clone()) };
+            let node = Foundation::lay(&NodeConfig { world: Some(world), ..config(folder.path()) }).await.unwrap();
+            assert!(node.clock.now() > last, "round {round}");
+            let committed = put(&node, 1, "v").await;
+            assert!(committed > last, "round {round}");
+            last = node.clock.now();
+            disk = disk.restart(Crash::Lost);
+            // What it holds in memory is of no use any more; its log fails.
+            let _ = node.clear().await;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a node does on its own, in the background.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polity_base::time::HybridClock;
+use polity_base::{RangeId, Timestamp};
+use polity_store::log::{Log, Record};
+use polity_store::state::State;
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+/// The log's group for what belongs to the node and to no range.
+const NODE: RangeId = RangeId(0);
+/// The name of the clock's mark there.
+const CLOCK: &str = "clock";
+/// How far ahead of the clock its mark stands,
+const AHEAD: Duration = Duration::from_secs(15);
+/// and how often it is moved.
+const MARK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often old versions are looked for,
+const COLLECT_EVERY: Duration = Duration::from_secs(5);
+/// and how many are removed before others may write to the disk again.
+const COLLECT_AT_ONCE: usize = 20_000;
+
+/// Waits a while; false when the node stops meanwhile.
+async fn pause(span: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => false,
+        () = tokio::time::sleep(span) => true,
+    }
+}
+
+/// The mark below which the clock may have given out times in an earlier run.
+pub fn clock_mark(log: &Log) -> Result<Timestamp, Error> {
+    let Some(bytes) = log.state(NODE, CLOCK) else { return Ok(Timestamp::ZERO) };
+    let bytes = <[u8; 8]>::try_from(&bytes[..]);
+    let bytes = bytes.map_err(|_| Error::file("log", "holds a clock mark that is not a number"))?;
+    Ok(Timestamp(u64::from_le_bytes(bytes)))
+}
+
+/// Moves the mark ahead of the clock; it is durable when this returns.
+pub async fn mark_clock(log: &Log, clock: &HybridClock) -> Result<(), Error> {
+    let mark = clock.now().0.saturating_add(AHEAD.as_nanos() as u64);
+    let value = mark.to_le_bytes().to_vec().into();
+    Ok(log.append_wait(vec![Record::State { group: NODE, name: CLOCK.into(), value }]).await?)
+}
+
+/// Keeps the mark ahead of the clock: a time that was given out is not given out
+/// again after a restart, also if the machine's clock was set back.
+pub async fn keep_clock_marked(log: Log, clock: Arc<HybridClock>, mut stop: watch::Receiver<bool>) {
+    while pause(MARK_EVERY, &mut stop).await {
+        if let Err(error) = mark_clock(&log, &clock).await {
+            // The log takes no writes any more, so neither does the node.
+            tracing::warn!(%error, "the clock's mark could not be moved");
+        }
+    }
+}
+
+/// Removes versions that were superseded longer ago than the retention period.
+pub async fn collect_garbage(state: Arc<State>, mut stop: watch::Receiver<bool>) {
+    while pause(COLLECT_EVERY, &mut stop).await {
+        loop {
+            let rows = state.clone();
+            let swept = tokio::task::spawn_blocking(move || rows.collect(Timestamp::MAX, COLLECT_AT_ONCE)).await;
+            match swept {
+                Ok(Ok(swept)) if swept.more && !*stop.borrow() => {}
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "old versions could not be removed");
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "removing old versions failed");
+                    break;
+                }
+            }
+        }
+    }
+}
