@@ -56,14 +56,11 @@ impl State {
 }
 
 fn check_order(group: RangeId, mark: AppliedMark, entries: &[OrderedEntry]) -> Result<(), Error> {
-    let mut expected = mark.index + 1;
-    for entry in entries {
-        if entry.index != expected {
-            return Err(Error::OutOfOrder { group, expected, given: entry.index });
-        }
-        expected += 1;
+    let expected = mark.index + 1..;
+    match entries.iter().zip(expected).find(|(entry, expected)| entry.index != *expected) {
+        Some((entry, expected)) => Err(Error::OutOfOrder { group, expected, given: entry.index }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Entries being applied.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::seams::Entropy;
-use polity_base::{Key, RangeId, Timestamp};
+use polity_base::{Key, RangeId, Span, Timestamp};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ const FORMAT: u32 = 1;
 
 pub(super) type RowTable = TableDefinition<'static, VersionedKey, &'static [u8]>;
 pub(super) const ROWS: RowTable = TableDefinition::new("rows");
-const HISTORY: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("history");
+pub(super) const HISTORY: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("history");
 pub(super) const GARBAGE: TableDefinition<'static, (u64, u32), &'static [u8]> = TableDefinition::new("garbage");
 const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
 
@@ -73,9 +73,9 @@ pub(super) struct Frozen {
 
 /// A group as it is stored.
 #[derive(Serialize, Deserialize)]
-struct StoredGroup {
-    mark: AppliedMark,
-    floor: Timestamp,
+pub(super) struct StoredGroup {
+    pub mark: AppliedMark,
+    pub floor: Timestamp,
 }
 
 /// What [`load`] finds.
@@ -131,12 +131,18 @@ pub(super) fn write<T>(
     failure: &Failure,
     change: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut transaction = db.begin_write().map_err(|e| from_redb(e, failure))?;
-    // Includes the commit in two phases.
-    transaction.set_quick_repair(true);
+    let transaction = begin(db, failure)?;
     let result = change(&transaction)?;
     transaction.commit().map_err(|e| from_redb(e, failure))?;
     Ok(result)
+}
+
+/// A transaction that is durable once it is committed.
+pub(super) fn begin(db: &Database, failure: &Failure) -> Result<WriteTransaction, Error> {
+    let mut transaction = db.begin_write().map_err(|e| from_redb(e, failure))?;
+    // Includes the commit in two phases.
+    transaction.set_quick_repair(true);
+    Ok(transaction)
 }
 
 /// What readers read from redb as it is now.
@@ -209,6 +215,50 @@ pub(super) fn put_meta<T: Serialize>(
     Ok(())
 }
 
+pub(super) fn put_mark(
+    transaction: &WriteTransaction,
+    failure: &Failure,
+    group: RangeId,
+    stored: &StoredGroup,
+) -> Result<(), Error> {
+    put_meta(transaction, failure, &format!("mark/{}", group.0), stored)
+}
+
+pub(super) fn put_stats(
+    transaction: &WriteTransaction,
+    failure: &Failure,
+    stats: &Stats,
+    horizon: Timestamp,
+) -> Result<(), Error> {
+    put_meta(transaction, failure, "stats", stats)?;
+    put_meta(transaction, failure, "horizon", &horizon)
+}
+
+/// Removes the versions that redb has in a span.
+pub(super) fn clear_rows(
+    rows: &mut Table<'_, VersionedKey, &'static [u8]>,
+    span: &Span,
+    stats: &mut Stats,
+    failure: &Failure,
+) -> Result<(), Error> {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let from: &[u8] = join(&span.start, Timestamp::MAX, &mut a);
+    let to: &[u8] = join(&span.end, Timestamp::MAX, &mut b);
+    let mut last = Vec::new();
+    let mut is_first = true;
+    let removed = rows.retain_in::<&[u8], _>(from..to, |stored, value| {
+        let (key, _) = split(stored);
+        if is_first || last != key {
+            is_first = false;
+            last.clear();
+            last.extend_from_slice(key);
+            stats.change(key, unwrap(value).map(<[u8]>::len), None);
+        }
+        false
+    });
+    removed.map_err(|e| from_redb(e, failure))
+}
+
 impl State {
     /// Makes everything applied so far durable. Blocks for as long as the disk
     /// takes; readers and whoever applies do not wait for it.
@@ -231,9 +281,9 @@ impl State {
             let versions = Flush::new(self, transaction, &rows, &mut stats)?.run(&rows)?;
             self.write_history(transaction, &rows, &frozen.groups)?;
             for (id, stored) in &frozen.groups {
-                put_meta(transaction, &self.failure, &format!("mark/{}", id.0), stored)?;
+                put_mark(transaction, &self.failure, *id, stored)?;
             }
-            put_meta(transaction, &self.failure, "stats", &stats)?;
+            put_stats(transaction, &self.failure, &stats, self.horizon())?;
             Ok(versions)
         });
         let published = versions.and_then(|versions| {
@@ -346,31 +396,10 @@ impl<'a> Flush<'a> {
         let rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, &state.failure))?;
         let mut flush = Flush { state, transaction, rows, stats, superseded: Vec::new(), ahead: Ahead::Unknown };
         for cleared in &content.clears {
-            flush.clear(cleared)?;
+            // All that redb has there is older than a clear that is in a layer.
+            clear_rows(&mut flush.rows, &cleared.span, flush.stats, &state.failure)?;
         }
         Ok(flush)
-    }
-
-    /// Removes the versions that redb has in a cleared span.
-    fn clear(&mut self, cleared: &crate::state::layer::Cleared) -> Result<(), Error> {
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        let from: &[u8] = join(&cleared.span.start, Timestamp::MAX, &mut a);
-        let to: &[u8] = join(&cleared.span.end, Timestamp::MAX, &mut b);
-        let mut last = Vec::new();
-        let mut is_first = true;
-        let stats = &mut *self.stats;
-        let removed = self.rows.retain_in::<&[u8], _>(from..to, |stored, value| {
-            let (key, _) = split(stored);
-            if is_first || last != key {
-                is_first = false;
-                last.clear();
-                last.extend_from_slice(key);
-                stats.change(key, unwrap(value).map(<[u8]>::len), None);
-            }
-            // Nothing in redb is as new as a clear that is in a layer.
-            false
-        });
-        removed.map_err(|e| from_redb(e, &self.state.failure))
     }
 
     /// Writes the layer's versions; how many there were.

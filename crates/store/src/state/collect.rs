@@ -46,6 +46,12 @@ impl Pins {
         self.horizon
     }
 
+    /// Moves the horizon to `target` at least, whatever is pinned.
+    pub fn raise(&mut self, target: Timestamp) -> Timestamp {
+        self.horizon = self.horizon.max(target);
+        self.horizon
+    }
+
     /// Moves the horizon towards `target`, as far as pins allow.
     fn advance(&mut self, target: Timestamp) -> Timestamp {
         let oldest = self.held.keys().next().copied().unwrap_or(Timestamp::MAX);

@@ -18,6 +18,7 @@
 //! | `reader`     | point reads; `scan`: walks through spans                     |
 //! | `checkpoint` | moving a layer to redb; `collect`: removing old versions     |
 //! | `digest`     | comparing replicas; `stats`: counting rows                   |
+//! | `transfer`   | giving a group's rows to another replica                     |
 //! | `version`    | how a version is a key in redb; `backend`: redb's sealed file |
 //!
 //! # Durability
@@ -53,6 +54,7 @@ mod scan;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod version;
 mod window;
 
@@ -84,6 +86,7 @@ pub use entry::{AppliedMark, BatchOutcome, EntryBody, EntryOutcome, OrderedEntry
 pub use reader::Reader;
 pub use scan::Scan;
 pub use stats::IndexStats;
+pub use transfer::Export;
 pub use window::Answer;
 
 /// What can be chosen about a state.

@@ -246,7 +246,7 @@ enum Edge<'a> {
 }
 
 impl Edge<'_> {
-    fn encode<'b>(self, out: &'b mut Vec<u8>) -> (&'b [u8], bool) {
+    fn encode(self, out: &mut Vec<u8>) -> (&[u8], bool) {
         match self {
             Edge::Before(key) => (join(key, Timestamp::MAX, out), true),
             Edge::Visible(key, at) => (join(key, at, out), true),

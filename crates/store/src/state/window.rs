@@ -62,6 +62,8 @@ impl Commit {
     }
 }
 
+type WrittenSpan = (Timestamp, Arc<[u8]>, Arc<[u8]>);
+
 struct Remembered {
     commit: Commit,
     /// The weight of all commits ever up to this one
@@ -79,7 +81,7 @@ pub(super) struct Window {
     /// When a key was written last, within the window
     newest: BTreeMap<Arc<[u8]>, Timestamp>,
     /// Spans written within the window, in commit order
-    spans: VecDeque<(Timestamp, Arc<[u8]>, Arc<[u8]>)>,
+    spans: VecDeque<WrittenSpan>,
     ids: HashMap<u128, Timestamp>,
     /// For each index an upper bound of when one of its keys was written last.
     /// Only spares work: with or without it answers are the same.
@@ -108,7 +110,6 @@ impl Window {
     }
 
     /// The commits that are remembered, oldest first.
-    #[cfg(test)]
     pub fn commits(&self) -> impl Iterator<Item = &Commit> {
         self.commits.iter().map(|r| &r.commit)
     }

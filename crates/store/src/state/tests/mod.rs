@@ -5,6 +5,7 @@ mod damage;
 mod model;
 mod replicas;
 mod rows;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;

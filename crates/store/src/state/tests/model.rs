@@ -10,10 +10,12 @@ use proptest::prelude::*;
 use super::{WEIGHT, batch, entry, key};
 use crate::state::{BatchOutcome, EntryBody, EntryOutcome, OrderedEntry};
 
+type Commit = (Timestamp, u128, Vec<Operation>);
+
 #[derive(Clone, Default)]
 pub struct Model {
     rows: BTreeMap<Key, Vec<(Timestamp, Option<Bytes>)>>,
-    commits: Vec<(Timestamp, u128, Vec<Operation>)>,
+    commits: Vec<Commit>,
     last: Timestamp,
 }
 
@@ -33,7 +35,7 @@ impl Model {
     }
 
     /// The commits that are remembered, and the newest one that is not.
-    fn window(&self) -> (Timestamp, &[(Timestamp, u128, Vec<Operation>)]) {
+    fn window(&self) -> (Timestamp, &[Commit]) {
         let mut weight = 0;
         let kept = self.commits.iter().rev().take_while(|c| {
             let empty = |o: &&Operation| matches!(o, Operation::Clear { span } if span.is_empty());
