@@ -37,7 +37,7 @@ impl Identity {
     pub fn open(disk: &dyn Disk, entropy: &dyn Entropy, expected: Option<NodeId>) -> Result<Identity, Error> {
         let failed = |e: io::Error| Error::file(FILE, e);
         if !disk.exists(FILE).map_err(failed)? {
-            if !disk.list().map_err(failed)?.iter().all(|name| may_be_in_a_new_folder(name)) {
+            if disk.list().map_err(failed)?.iter().any(|name| is_data(name)) {
                 let what = "is missing, although the folder holds data: who would this node be?";
                 return Err(Error::file(FILE, what));
             }
@@ -97,8 +97,9 @@ impl Identity {
     }
 }
 
-fn may_be_in_a_new_folder(name: &str) -> bool {
-    matches!(name, "LOCK" | TEMPORARY) || !(name == "keyring" || name == "state" || name.starts_with("log-"))
+/// Whether a file of this name is there only after the node had an identity.
+fn is_data(name: &str) -> bool {
+    name == "keyring" || name == "state" || name.starts_with("log-")
 }
 
 #[cfg(test)]

@@ -137,7 +137,10 @@ impl Group {
         };
         let group = Group { inner: Arc::new(inner) };
         group.watch_for_failure();
-        group.found_or_rejoin(options.founders).await.inspect_err(|_| group.mark_stopped())?;
+        if let Err(error) = group.found_or_rejoin(options.founders).await {
+            group.shutdown().await;
+            return Err(error);
+        }
         Ok(group)
     }
 
@@ -360,10 +363,6 @@ impl Group {
 
     fn stopped_by(&self, reason: String) -> Error {
         Error::Stopped { range: self.inner.id, reason: self.failure().unwrap_or(reason) }
-    }
-
-    fn mark_stopped(&self) {
-        self.inner.stopped.store(true, Ordering::Release);
     }
 
     /// Closes the doors when openraft stops by itself, which it does when the log
