@@ -368,6 +368,6 @@ mod tests {
         assert_eq!(choose("t", Some("a"), "key", |n| n == "t_a_key"), "t_a_key1");
         let long = generated(&"t".repeat(60), Some(&"c".repeat(60)), "fkey");
         assert_eq!(long.len(), 63);
-        assert_eq!(long, format!("{}_{}_fkey", "t".repeat(28), "c".repeat(29)));
+        assert_eq!(long, format!("{}_{}_fkey", "t".repeat(29), "c".repeat(28)));
     }
 }

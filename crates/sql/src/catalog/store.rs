@@ -170,7 +170,7 @@ fn add(catalog: &mut Catalog, key: &[u8], value: &[u8]) -> Result<()> {
 }
 
 /// Identifiers and names of a table's indexes, its primary key's first.
-pub(super) fn indexes(table: &Table) -> impl Iterator<Item = (TableId, &str)> {
+pub(crate) fn indexes(table: &Table) -> impl Iterator<Item = (TableId, &str)> {
     let primary = table.primary.id.zip(table.primary.name.as_deref());
     primary.into_iter().chain(table.indexes.iter().map(|i| (i.id, i.name.as_str())))
 }

@@ -127,9 +127,9 @@ async fn alter_column(ctx: &mut Context<'_>, id: TableId, name: &str, op: &Alter
         AlterColumnOperation::SetDataType { data_type, using, .. } => {
             column::set_type(ctx, id, name, data_type, using.as_ref()).await
         }
-        AlterColumnOperation::AddGenerated { generated_as, sequence_options } => {
-            let options = sequence_options.as_deref().unwrap_or_default();
-            column::add_identity(ctx, id, name, generated_as.as_ref(), options).await
+        // The dialect reads it before the parser does.
+        AlterColumnOperation::AddGenerated { .. } => {
+            Err(Error::unsupported("a change of an identity column together with other changes"))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{ColumnDef, DataType, Expr, GeneratedAs, SequenceOptions};
+use datafusion::sql::sqlparser::ast::{ColumnDef, DataType, Expr, SequenceOptions};
 use polity_base::{TableId, Type, Value};
 
 use super::alter::update;
@@ -281,18 +281,14 @@ fn owned_sequence(
 }
 
 /// ADD GENERATED … AS IDENTITY
-pub(super) async fn add_identity(
+async fn add_identity(
     ctx: &mut Context<'_>,
     id: TableId,
     name: &str,
-    generated: Option<&GeneratedAs>,
+    always: bool,
     options: &[SequenceOptions],
 ) -> Result<()> {
-    let identity = match generated {
-        Some(GeneratedAs::ByDefault) => Identity::ByDefault,
-        Some(GeneratedAs::Always) => Identity::Always,
-        _ => return Err(Error::new(Condition::SyntaxError, "GENERATED needs ALWAYS or BY DEFAULT")),
-    };
+    let identity = if always { Identity::Always } else { Identity::ByDefault };
     let draft = loop {
         let (table, at) = find(ctx, id, name)?;
         let column = &table.columns[at];
@@ -338,13 +334,16 @@ pub(super) async fn add_identity(
     change.make(ctx)
 }
 
-/// DROP IDENTITY; SET GENERATED and the sequence's options
+/// ADD GENERATED, DROP IDENTITY, SET GENERATED and the sequence's options
 pub(super) async fn alter_identity(
     ctx: &mut Context<'_>,
     id: TableId,
     name: &str,
     wanted: &IdentityChange,
 ) -> Result<()> {
+    if let IdentityChange::Add { always, options } = wanted {
+        return add_identity(ctx, id, name, *always, options).await;
+    }
     let (mut table, at) = find(ctx, id, name)?;
     let column = table.columns[at].id;
     if table.columns[at].identity.is_none() {
@@ -357,6 +356,7 @@ pub(super) async fn alter_identity(
     }
     let owned = owned_sequence(ctx, id, column);
     match wanted {
+        IdentityChange::Add { .. } => Ok(()),
         IdentityChange::Drop { .. } => {
             table.columns[at].identity = None;
             table.columns[at].default = None;

@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<Expr> {
 }
 
 /// The names of the columns an expression uses.
-pub(super) fn columns(expr: &Expr) -> BTreeSet<String> {
+pub(crate) fn columns(expr: &Expr) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let _ = visit_expressions(expr, |e| {
         match e {

@@ -48,6 +48,7 @@ pub(super) enum RelationChange {
 
 #[derive(Debug)]
 pub(super) enum IdentityChange {
+    Add { always: bool, options: Vec<SequenceOptions> },
     Drop { if_exists: bool },
     Set { always: Option<bool>, options: Vec<SequenceOptions>, restart: Option<Option<i64>> },
 }
@@ -151,7 +152,8 @@ fn words_of(text: &str) -> Vec<String> {
 
 /// Actions of ALTER TABLE that the parser does not read.
 fn is_extra_alter_table(words: &[String]) -> bool {
-    const ACTIONS: [&[&str]; 18] = [
+    const ACTIONS: [&[&str]; 19] = [
+        &["ADD", "GENERATED"],
         &["DROP", "IDENTITY"],
         &["DROP", "EXPRESSION"],
         &["SET", "GENERATED"],
@@ -460,6 +462,22 @@ fn alter_table(parser: &mut Parser) -> Result<Extra, ParserError> {
     let column = parser.parse_identifier()?;
     if accept_all(parser, &["DROP", "IDENTITY"]) {
         let change = IdentityChange::Drop { if_exists: accept_all(parser, &["IF", "EXISTS"]) };
+        return end_of_action(parser, Extra::AlterIdentity { if_exists, table, column, change });
+    }
+    if accept_all(parser, &["ADD", "GENERATED"]) {
+        let always = accept(parser, "ALWAYS");
+        if !always {
+            expect(parser, "BY")?;
+            expect(parser, "DEFAULT")?;
+        }
+        expect(parser, "AS")?;
+        expect(parser, "IDENTITY")?;
+        let mut options = Vec::new();
+        if parser.consume_token(&Token::LParen) {
+            options = sequence_options(parser)?;
+            parser.expect_token(&Token::RParen)?;
+        }
+        let change = IdentityChange::Add { always, options };
         return end_of_action(parser, Extra::AlterIdentity { if_exists, table, column, change });
     }
     let (mut always, mut options, mut restart) = (None, Vec::new(), None);

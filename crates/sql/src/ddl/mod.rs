@@ -36,6 +36,8 @@ mod role;
 pub mod scram;
 pub mod sequence;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod truncate;
 pub mod view;
 

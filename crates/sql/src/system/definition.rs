@@ -1,0 +1,109 @@
+//! Objects as the SQL that would make them.
+
+use polity_base::key::Direction;
+use polity_base::{ColumnId, TableId};
+
+use super::relations::{index_of_constraint, indexes_of};
+use crate::catalog::{Action, Catalog, Check, ForeignKey, Relation, Table, name};
+use crate::ddl::expression;
+
+fn names(table: &Table, columns: &[ColumnId]) -> String {
+    let names: Vec<String> =
+        columns.iter().filter_map(|c| table.column_by_id(*c)).map(|c| name::quote(&c.name)).collect();
+    names.join(", ")
+}
+
+/// The columns a CHECK uses, in the table's order.
+pub(super) fn columns_of_check(table: &Table, check: &Check) -> Vec<ColumnId> {
+    let Ok(condition) = expression::parse(&check.expression) else { return Vec::new() };
+    let used = expression::columns(&condition);
+    table.columns.iter().filter(|c| used.contains(&c.name)).map(|c| c.id).collect()
+}
+
+/// A constraint: `PRIMARY KEY (a)`, `CHECK ((a > 0))`, …
+pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool) -> Option<String> {
+    if let Some(index) = index_of_constraint(oid) {
+        let table = catalog.tables.get(catalog.index_tables.get(&index)?)?;
+        let facts = indexes_of(table).find(|i| i.id == index && i.constraint)?;
+        let columns: Vec<ColumnId> = facts.columns.iter().map(|(c, _)| *c).collect();
+        let kind = if facts.primary { "PRIMARY KEY" } else { "UNIQUE" };
+        return Some(format!("{kind} ({})", names(table, &columns)));
+    }
+    for table in catalog.tables.values() {
+        if let Some(check) = table.checks.iter().find(|c| c.id.0 == oid) {
+            let condition = &check.expression;
+            return Some(if pretty { format!("CHECK ({condition})") } else { format!("CHECK (({condition}))") });
+        }
+        if let Some(key) = table.foreign_keys.iter().find(|f| f.id.0 == oid) {
+            return Some(foreign_key(catalog, table, key));
+        }
+    }
+    None
+}
+
+fn foreign_key(catalog: &Catalog, table: &Table, key: &ForeignKey) -> String {
+    let mut text = format!("FOREIGN KEY ({})", names(table, &key.columns));
+    if let Some(parent) = catalog.tables.get(&key.parent) {
+        let columns = names(parent, &key.parent_columns);
+        text.push_str(&format!(" REFERENCES {}({columns})", name::quote(&parent.name)));
+    }
+    if key.match_full {
+        text.push_str(" MATCH FULL");
+    }
+    for (when, action) in [("UPDATE", key.on_update), ("DELETE", key.on_delete)] {
+        if let Some(words) = action_words(action) {
+            text.push_str(&format!(" ON {when} {words}"));
+        }
+    }
+    text
+}
+
+/// A referential action as it is written; `None` for the one that goes unsaid.
+fn action_words(action: Action) -> Option<&'static str> {
+    match action {
+        Action::NoAction => None,
+        Action::Restrict => Some("RESTRICT"),
+        Action::Cascade => Some("CASCADE"),
+        Action::SetNull => Some("SET NULL"),
+        Action::SetDefault => Some("SET DEFAULT"),
+    }
+}
+
+/// An index: `CREATE UNIQUE INDEX i ON public.t USING btree (a, b DESC)`.
+pub fn index(catalog: &Catalog, id: TableId, with_schema: bool) -> Option<String> {
+    let table = catalog.tables.get(catalog.index_tables.get(&id)?)?;
+    let facts = indexes_of(table).find(|i| i.id == id)?;
+    let columns: Vec<String> = facts
+        .columns
+        .iter()
+        .filter_map(|(c, direction)| {
+            let name = name::quote(&table.column_by_id(*c)?.name);
+            Some(if *direction == Direction::Descending { format!("{name} DESC") } else { name })
+        })
+        .collect();
+    let unique = if facts.unique { "UNIQUE " } else { "" };
+    let schema = if with_schema { "public." } else { "" };
+    let fill = facts.fillfactor.map_or(String::new(), |f| format!(" WITH (fillfactor='{f}')"));
+    Some(format!(
+        "CREATE {unique}INDEX {} ON {schema}{} USING btree ({}){fill}",
+        name::quote(facts.name),
+        name::quote(&table.name),
+        columns.join(", ")
+    ))
+}
+
+/// The column at a position of an index, counted from 1.
+pub fn index_column(catalog: &Catalog, id: TableId, position: usize) -> Option<String> {
+    let table = catalog.tables.get(catalog.index_tables.get(&id)?)?;
+    let facts = indexes_of(table).find(|i| i.id == id)?;
+    let (column, _) = facts.columns.get(position.checked_sub(1)?)?;
+    Some(name::quote(&table.column_by_id(*column)?.name))
+}
+
+/// A view's query.
+pub fn view(catalog: &Catalog, id: TableId) -> Option<String> {
+    match catalog.relation_by_id(id)? {
+        Relation::View(view) => Some(super::relations::view_text(&view)),
+        _ => None,
+    }
+}

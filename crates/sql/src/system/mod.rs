@@ -1,0 +1,148 @@
+//! `pg_catalog` and `information_schema`, computed from the catalog.
+//!
+//! The system tables have the columns that PostgreSQL 15's have
+//! (`columns.txt`), so that clients written for it find their way. A table
+//! without a row function here is always empty: Polity has nothing of its kind.
+//!
+//! | module          | holds                                                     |
+//! |-----------------|-----------------------------------------------------------|
+//! | [`shape`]       | which tables there are and their columns                  |
+//! | [`relations`]   | tables, columns, indexes, constraints, views, sequences   |
+//! | [`cluster`]     | types, roles, settings, sessions, and what is always there|
+//! | [`information`] | the SQL standard's view of the same                       |
+//! | [`definition`]  | objects as the SQL that would make them                   |
+//! | [`functions`]   | functions over the catalog                                |
+
+mod cluster;
+pub mod definition;
+pub mod functions;
+mod information;
+mod relations;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use polity_base::{Type, Value};
+
+use crate::catalog::Catalog;
+use crate::session::Settings;
+
+pub use functions::{SCALAR_FUNCTIONS, SystemFunction};
+pub use shape::{SystemTable, system_table};
+
+/// `pg_namespace`'s identifiers.
+pub mod namespace {
+    /// `pg_catalog`
+    pub const PG_CATALOG: u32 = 11;
+    /// `public`
+    pub const PUBLIC: u32 = 2200;
+    /// `information_schema`
+    pub const INFORMATION_SCHEMA: u32 = 13_000;
+}
+
+/// The identifier of the one database, as PostgreSQL gives its first.
+pub const DATABASE_ID: u32 = 5;
+
+/// What system tables and functions are computed from.
+#[derive(Clone)]
+pub struct SystemInput {
+    /// The catalog the statement sees
+    pub catalog: Arc<Catalog>,
+    /// The session's settings
+    pub settings: Settings,
+    /// Who asks
+    pub user: String,
+    /// The number of the session, which stands for PostgreSQL's process id
+    pub session: u32,
+    /// The sessions of this node
+    pub activity: Vec<Activity>,
+}
+
+/// A session as `pg_stat_activity` shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Activity {
+    /// Its number
+    pub session: u32,
+    /// Its user
+    pub user: String,
+    /// What its client calls itself
+    pub application: String,
+    /// The address its client connects from
+    pub client: Option<String>,
+    /// When it began, in microseconds since 1970 UTC
+    pub began: i64,
+    /// When its transaction began
+    pub transaction_began: Option<i64>,
+    /// When its statement began
+    pub statement_began: Option<i64>,
+    /// `active`, `idle`, `idle in transaction`, `idle in transaction (aborted)`
+    pub state: &'static str,
+    /// Its statement, or its last one
+    pub statement: String,
+}
+
+/// Rows in the making: cells are set by the names of their columns, all others
+/// have what PostgreSQL has where there is nothing to say.
+struct Rows<'t> {
+    table: &'t SystemTable,
+    rows: Vec<Vec<Value>>,
+}
+
+impl<'t> Rows<'t> {
+    fn of(table: &'t SystemTable) -> Rows<'t> {
+        Rows { table, rows: Vec::new() }
+    }
+
+    fn add<const N: usize>(&mut self, cells: [(&str, Value); N]) {
+        let mut row: Vec<Value> = self.table.columns.iter().map(|(_, t)| self.nothing(t)).collect();
+        for (name, value) in cells {
+            match self.table.position(name) {
+                Some(at) => row[at] = value,
+                None => debug_assert!(false, "{} has no column {name}", self.table.name),
+            }
+        }
+        self.rows.push(row);
+    }
+
+    /// What a cell holds that was not set.
+    fn nothing(&self, r#type: &Type) -> Value {
+        if self.table.schema == "information_schema" {
+            return Value::Null;
+        }
+        match r#type {
+            Type::Bool => Value::Bool(false),
+            Type::Int2 => Value::Int2(0),
+            Type::Int4 => Value::Int4(0),
+            Type::Oid => Value::Oid(0),
+            Type::InternalChar => Value::Text(String::new()),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn text(s: impl Into<String>) -> Value {
+    Value::Text(s.into())
+}
+
+fn maybe(s: Option<impl Into<String>>) -> Value {
+    s.map_or(Value::Null, |s| Value::Text(s.into()))
+}
+
+fn oid(id: polity_base::TableId) -> Value {
+    Value::Oid(id.0)
+}
+
+fn bool(b: bool) -> Value {
+    Value::Bool(b)
+}
+
+/// A column's number as `attnum` has it.
+fn attnum(id: polity_base::ColumnId) -> Value {
+    Value::Int2(i16::try_from(id.0).unwrap_or(i16::MAX).saturating_add(1))
+}
+
+fn count(n: usize) -> i16 {
+    i16::try_from(n).unwrap_or(i16::MAX)
+}
