@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,15 +49,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     load(&state, rows)?;
     reads(&state, rows, "redb")?;
     for (batches, operations) in [(1, 1), (64, 1), (1, 64)] {
-        updates(&state, rows, batches, operations)?;
+        stages(&state, rows, batches, operations)?;
     }
-    reads(&state, rows, "redb and layer")?;
-    timed("state::checkpoint", 1, || state.checkpoint())?;
-    reads(&state, rows, "redb with old versions")?;
-    let start = Instant::now();
-    let collected = state.collect(Timestamp::MAX, usize::MAX)?;
-    println!("state::collect: {} versions in {:?}", collected.versions, start.elapsed());
-    println!("file: {} MiB, index: {:?}", std::fs::metadata(folder.join("state"))?.len() >> 20, state.stats(INDEX));
+    beside_checkpoints(&state, rows)?;
+    let mut random = Random(5);
+    for _ in 0..50_000 {
+        state.apply(GROUP, &[update(&state, &mut random, rows, 1, 1)])?;
+    }
+    reads(&state, rows, "redb and a layer")?;
+    println!("file: {} MiB, {:?}", std::fs::metadata(folder.join("state"))?.len() >> 20, state.stats(INDEX));
     drop(state);
     let state = timed("state::open", 1, || State::open(disk.clone(), &keys, Arc::new(ProcessEntropy), options))?;
     reads(&state, rows, "a cold cache")?;
@@ -67,12 +67,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn timed<T>(name: &str, count: u64, run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_time());
     let result = run()?;
-    let took = start.elapsed();
-    let each = took.as_secs_f64() * 1e6 / count as f64;
-    println!("{name}: {took:?}, {each:.2} µs each, {:.0}/s", count as f64 / took.as_secs_f64());
+    let (took, cpu) = (start.elapsed(), cpu_time() - cpu);
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+    println!("{name}: {took:.1?}, {:.2} µs each, of which {:.2} µs CPU", each(took), each(cpu));
     Ok(result)
+}
+
+/// The CPU time of this process so far.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = |n| stat.rsplit(')').next()?.split_whitespace().nth(n)?.parse::<u64>().ok();
+    Duration::from_millis(10 * (ticks(11).unwrap_or(0) + ticks(12).unwrap_or(0)))
 }
 
 fn key(n: u64) -> Key {
@@ -99,61 +106,70 @@ fn load(state: &State, rows: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Updates of random rows as a transaction makes them, while checkpoints are taken.
-fn updates(state: &Arc<State>, rows: u64, batches: u64, operations: u64) -> Result<(), Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (slowest, count) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let checkpoints = {
-        let (state, stop, slowest, count) = (state.clone(), stop.clone(), slowest.clone(), count.clone());
-        std::thread::spawn(move || {
-            let mut last = Instant::now();
-            while !stop.load(Ordering::Relaxed) {
-                std::thread::yield_now();
-                std::thread::park_timeout(Duration::from_millis(10));
-                if last.elapsed() > Duration::from_secs(1) {
-                    last = Instant::now();
-                    state.checkpoint().expect("the checkpoint failed");
-                    slowest.fetch_max(last.elapsed().as_micros() as u64, Ordering::Relaxed);
-                    count.fetch_add(1, Ordering::Relaxed);
-                    last = Instant::now();
-                }
+/// An entry that updates random rows as transactions do.
+fn update(state: &State, random: &mut Random, rows: u64, batches: u64, operations: u64) -> OrderedEntry {
+    let mark = state.applied(GROUP);
+    let batches = (0..batches).map(|n| {
+        let keys: Vec<Key> = (0..operations).map(|_| key(random.below(rows))).collect();
+        let unchanged = |k: &Key| Precondition::Unchanged { span: k.point(), since: mark.commit };
+        Batch {
+            id: u128::from(mark.index) << 64 | u128::from(n),
+            author: NodeId(1),
+            preconditions: if n == 0 { keys.iter().map(unchanged).collect() } else { vec![] },
+            operations: keys.iter().map(|k| Operation::Put { key: k.clone(), value: row() }).collect(),
+        }
+    });
+    entry(mark.index + 1, batches.collect())
+}
+
+/// What updating a row costs in each of its stages.
+fn stages(state: &State, rows: u64, batches: u64, operations: u64) -> Result<(), Error> {
+    let mut random = Random(batches + operations);
+    let shape = format!("batches={batches}/operations={operations}");
+    for count in [10_000, 100_000] {
+        timed(&format!("state::apply/{shape}/count={count}"), count, || {
+            for _ in 0..count / batches / operations {
+                state.apply(GROUP, &[update(state, &mut random, rows, batches, operations)])?;
             }
-        })
-    };
-    let (mut random, mut done, mut longest) = (Random(batches + operations), 0, Duration::ZERO);
-    let mut spent = Duration::ZERO;
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(5) {
-        let index = state.applied(GROUP).index + 1;
-        let since = state.applied(GROUP).commit;
-        let batches = (0..batches).map(|n| {
-            let keys: Vec<Key> = (0..operations).map(|_| key(random.below(rows))).collect();
-            let preconditions = keys.iter().map(|k| Precondition::Unchanged { span: k.point(), since });
-            Batch {
-                id: u128::from(index) << 64 | u128::from(n),
-                author: NodeId(1),
-                preconditions: preconditions.collect(),
-                operations: keys.iter().map(|k| Operation::Put { key: k.clone(), value: row() }).collect(),
-            }
-        });
-        let entry = entry(index, batches.collect());
-        let began = Instant::now();
-        std::hint::black_box(state.apply(GROUP, &[entry])?);
-        longest = longest.max(began.elapsed());
-        spent += began.elapsed();
-        done += 1;
+            Ok(())
+        })?;
+        timed(&format!("state::checkpoint/count={count}"), count, || state.checkpoint())?;
+        timed(&format!("state::collect/count={count}"), count, || state.collect(Timestamp::MAX, usize::MAX))?;
     }
-    let all = done * batches * operations;
-    println!(
-        "state::apply/batches={batches}/operations={operations}: {:.0} rows/s, {:.2} µs a row in apply, longest {longest:?}, {} checkpoints up to {} ms, layer {} MiB",
-        all as f64 / start.elapsed().as_secs_f64(),
-        spent.as_secs_f64() * 1e6 / all as f64,
-        count.load(Ordering::Relaxed),
-        slowest.load(Ordering::Relaxed) / 1000,
-        state.layer_bytes() >> 20,
-    );
+    Ok(())
+}
+
+/// How long applying stops at most, and how much gets through, with a checkpoint
+/// and a collection every second beside it.
+fn beside_checkpoints(state: &Arc<State>, rows: u64) -> Result<(), Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let keeper = std::thread::spawn({
+        let (state, stop) = (state.clone(), stop.clone());
+        move || -> Result<u64, Error> {
+            let mut done = 0;
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_secs(1));
+                state.checkpoint()?;
+                let newest = *state.observe_commits().borrow();
+                state.collect(newest, 100_000)?;
+                done += 1;
+            }
+            Ok(done)
+        }
+    });
+    let (mut random, mut count, mut longest) = (Random(3), 0, Duration::ZERO);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        let entry = update(state, &mut random, rows, 1, 1);
+        let began = Instant::now();
+        state.apply(GROUP, &[entry])?;
+        longest = longest.max(began.elapsed());
+        count += 1;
+    }
+    let rate = f64::from(count) / start.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
-    checkpoints.join().expect("the checkpoints ended");
+    let done = keeper.join().expect("the keeper ended")?;
+    println!("state::apply/beside={done} checkpoints: {rate:.0}/s, longest {longest:.1?}");
     Ok(())
 }
 

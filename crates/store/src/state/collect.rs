@@ -17,8 +17,9 @@ use redb::{ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
 use crate::error::Error;
 use crate::state::backend::Failure;
-use crate::state::checkpoint::{self, GARBAGE, ROWS, put_meta, superseded};
+use crate::state::flush::superseded;
 use crate::state::reader::{Base, View};
+use crate::state::tables::{self, GARBAGE, ROWS, put_meta};
 use crate::state::version::{VersionedKey, join, split, unwrap};
 use crate::state::{State, from_redb};
 
@@ -114,16 +115,16 @@ impl State {
         let failure = &self.failure;
         if !self.has_garbage(horizon)? {
             if before < horizon {
-                self.publish(checkpoint::base(&self.db, failure, horizon)?);
+                self.publish(tables::base(&self.db, failure, horizon)?);
             }
             return Ok(Collected::default());
         }
-        let collected = checkpoint::write(&self.db, failure, |transaction| {
+        let collected = tables::write(&self.db, failure, |transaction| {
             let collected = sweep(transaction, failure, horizon, budget)?;
             put_meta(transaction, failure, "horizon", &horizon)?;
             Ok(collected)
         });
-        let done = collected.and_then(|c| Ok((c, checkpoint::base(&self.db, failure, horizon)?)));
+        let done = collected.and_then(|c| Ok((c, tables::base(&self.db, failure, horizon)?)));
         let (collected, base) = done.map_err(|e| self.poison(e))?;
         self.publish(base);
         Ok(collected)

@@ -19,7 +19,7 @@ use polity_base::{Key, RangeId, Span, Timestamp};
 pub(super) type Version = (Timestamp, Option<Bytes>);
 
 /// Roughly what a version takes besides its bytes.
-const OVERHEAD: usize = 128;
+const OVERHEAD: usize = 192;
 
 /// The versions of one key.
 pub(super) struct Versions {

@@ -16,7 +16,9 @@
 //! | `window`     | recent writes, which preconditions are checked against       |
 //! | `layer`      | versions that are in memory only                             |
 //! | `reader`     | point reads; `scan`: walks through spans                     |
-//! | `checkpoint` | moving a layer to redb; `collect`: removing old versions     |
+//! | `checkpoint` | moving a layer to redb; `flush`: its rows on the way         |
+//! | `collect`    | removing old versions                                        |
+//! | `tables`     | what redb holds, and opening it                              |
 //! | `digest`     | comparing replicas; `stats`: counting rows                   |
 //! | `transfer`   | giving a group's rows to another replica                     |
 //! | `version`    | how a version is a key in redb; `backend`: redb's sealed file |
@@ -48,10 +50,12 @@ mod checkpoint;
 mod collect;
 mod digest;
 mod entry;
+mod flush;
 mod layer;
 mod reader;
 mod scan;
 mod stats;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -157,11 +161,11 @@ impl State {
         options: StateOptions,
         window_weight: usize,
     ) -> Result<State, Error> {
-        let (db, failure) = checkpoint::open_database(&*disk, keys, entropy, options.cache_bytes)?;
-        let found = checkpoint::load(&db, &failure, window_weight)?;
+        let (db, failure) = tables::open_database(&*disk, keys, entropy, options.cache_bytes)?;
+        let found = tables::load(&db, &failure, window_weight)?;
         let visible = found.groups.iter().map(|g| g.1.commit).max().unwrap_or_default();
         let view = View {
-            base: Arc::new(checkpoint::base(&db, &failure, found.horizon)?),
+            base: Arc::new(tables::base(&db, &failure, found.horizon)?),
             frozen: None,
             active: Arc::new(Layer::default()),
             clears: Arc::from([]),
@@ -267,11 +271,11 @@ fn from_redb(error: impl Into<redb::Error>, failure: &Failure) -> Error {
         return first;
     }
     match error.into() {
-        redb::Error::Corrupted(what) => Error::corrupt(checkpoint::FILE, 0, what),
+        redb::Error::Corrupted(what) => Error::corrupt(tables::FILE, 0, what),
         redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-            Error::corrupt(checkpoint::FILE, 0, e.to_string())
+            Error::corrupt(tables::FILE, 0, e.to_string())
         }
-        redb::Error::Io(e) => Error::io("use", checkpoint::FILE, e),
+        redb::Error::Io(e) => Error::io("use", tables::FILE, e),
         other => Error::Internal(format!("redb: {other}")),
     }
 }

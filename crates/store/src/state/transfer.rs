@@ -24,11 +24,11 @@ use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::state::checkpoint::{self, HISTORY, ROWS, StoredGroup, clear_rows, put_mark, put_stats};
 use crate::state::layer::CHUNK;
 use crate::state::reader::{Reader, View};
 use crate::state::scan::Scan;
 use crate::state::stats::Stats;
+use crate::state::tables::{self, HISTORY, ROWS, StoredGroup, clear_rows, put_mark, put_stats};
 use crate::state::version::{join, wrap};
 use crate::state::window::{Commit, Window};
 use crate::state::{AppliedMark, State, from_redb};
@@ -48,8 +48,6 @@ struct Head {
     group: RangeId,
     mark: AppliedMark,
     floor: Timestamp,
-    /// Where the rows are read, at the mark or later
-    at: Timestamp,
     spans: Vec<Span>,
 }
 
@@ -75,8 +73,9 @@ impl State {
         let (reader, state) = (self.snapshot()?, self.group(group));
         let mark = *state.mark.lock();
         let window = state.window.read();
+        // Nothing of the group lies between the two.
         let at = mark.commit.max(reader.horizon());
-        let head = Head { version: VERSION, group, mark, floor: window.floor(), at, spans: spans.clone() };
+        let head = Head { version: VERSION, group, mark, floor: window.floor(), spans: spans.clone() };
         let mut head_bytes = vec![HEAD];
         head_bytes.extend(postcard::to_stdvec(&head).map_err(|e| Error::Internal(e.to_string()))?);
         let mut ready = vec![Bytes::from(head_bytes)];
@@ -163,15 +162,15 @@ impl State {
         }
         let mut stats = self.stats.read().clone();
         let mut window = Window::new(self.window_weight, head.floor);
-        let transaction = checkpoint::begin(&self.db, &self.failure)?;
+        let transaction = tables::begin(&self.db, &self.failure)?;
         // An error up to here, or in the chunks, leaves the transaction without
         // effect.
         self.receive(&transaction, &head, &mut chunks, &mut window, &mut stats)?;
         let done = transaction.commit().map_err(|e| from_redb(e, &self.failure));
         done.map_err(|e| self.poison(e))?;
 
-        let horizon = self.pins.lock().raise(head.at);
-        let base = checkpoint::base(&self.db, &self.failure, horizon).map_err(|e| self.poison(e))?;
+        let horizon = self.pins.lock().raise(head.mark.commit);
+        let base = tables::base(&self.db, &self.failure, horizon).map_err(|e| self.poison(e))?;
         let _turn = self.writer.lock();
         let group = self.group(head.group);
         *group.window.write() = window;
@@ -233,7 +232,7 @@ impl State {
         }
         drop((rows, history));
         put_mark(transaction, &self.failure, head.group, &StoredGroup { mark: head.mark, floor: head.floor })?;
-        put_stats(transaction, &self.failure, stats, head.at.max(self.horizon()))
+        put_stats(transaction, &self.failure, stats, head.mark.commit.max(self.horizon()))
     }
 }
 

@@ -5,7 +5,7 @@ use polity_base::Timestamp;
 use super::{GROUP, everything, key, open, put, rows, write};
 use crate::Error;
 use crate::disk::MemoryDisk;
-use crate::state::checkpoint::FILE;
+use crate::state::tables::FILE;
 
 /// A state of a few dozen pages, and its file's length.
 fn filled(disk: &MemoryDisk) -> usize {

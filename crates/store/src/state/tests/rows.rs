@@ -308,6 +308,26 @@ fn applying_takes_a_checkpoint_when_memory_is_full() {
     assert_eq!(rows(&state, Timestamp::MAX).len(), 200);
 }
 
+#[test]
+fn a_real_folder_keeps_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let disk = Arc::new(crate::disk::RealDisk::open(folder.path()).unwrap());
+        State::open(disk, &keys(), Arc::new(CountingEntropy::default()), options()).unwrap()
+    };
+    let state = start();
+    for n in 0..5 {
+        write(&state, (0..200).map(|i| put(number(i * 5 + n), vec![n as u8; 200])).collect());
+        state.checkpoint().unwrap();
+    }
+    let before = rows(&state, Timestamp::MAX);
+    assert_eq!(before.len(), 1000);
+    drop(state);
+    let state = start();
+    assert_eq!(rows(&state, Timestamp::MAX), before);
+    assert_eq!(state.applied(GROUP).index, 5);
+}
+
 /// Two keys are always written together; no reader ever sees them differ, while
 /// checkpoints and collections go on.
 #[test]
