@@ -1,31 +1,46 @@
 //! PostgreSQL's text form of every value, in and out, as PostgreSQL 15 has it
-//! with `DateStyle = ISO`, `IntervalStyle = postgres`, `bytea_output = hex` and
-//! the shortest floats that read back the same.
+//! with `DateStyle = ISO, MDY`, `IntervalStyle = postgres`, `bytea_output = hex`
+//! and the shortest floats that read back the same.
 //!
-//! | module       | holds                                        |
-//! |--------------|----------------------------------------------|
-//! | [`calendar`] | dates, times, timestamps and their parsing   |
-//! | [`interval`] | intervals                                    |
-//! | [`json`]     | checking json, and jsonb's canonical form    |
-//! | [`zone`]     | time zones                                   |
-//! | `number`     | floats and integers                          |
-//! | `array`      | arrays                                       |
+//! | module       | holds                                                   |
+//! |--------------|---------------------------------------------------------|
+//! | [`calendar`] | dates, times and timestamps                             |
+//! | [`interval`] | intervals                                               |
+//! | [`json`]     | checking json, and jsonb's canonical form               |
+//! | [`zone`]     | time zones                                              |
+//! | `number`     | floats, integers, decimals                              |
+//! | `bytes`      | bytea, uuid, boolean, lengths of strings                |
+//! | `array`      | arrays                                                  |
+//! | `fields`     | cutting a date or an interval into numbers and words    |
+//! | `moment`     | what those mean together                                |
+//! | `clock`      | times of day and distances from UTC                     |
+//! | `words`      | names of months and the like                            |
+//!
+//! Where Polity knowingly differs from PostgreSQL:
+//!
+//! - `numeric` has up to 38 digits and neither NaN nor infinity;
+//! - dates and timestamps have no infinity, and timestamps end in the year 294247;
+//! - arrays begin at 1;
+//! - hexadecimal floats, and words such as `y` and `m` inside dates, are refused.
 
 mod array;
+mod bytes;
 pub mod calendar;
+mod clock;
+mod fields;
 pub mod interval;
 pub mod json;
+mod moment;
 mod number;
+mod words;
 pub mod zone;
 
 use std::fmt::{self, Write};
 
-use bytes::Bytes;
-
-use crate::decimal::{Decimal, DecimalError};
 use crate::types::Type;
 use crate::value::Value;
 
+pub use number::fit;
 pub use zone::{Zone, zone_name};
 
 /// What kind of fault a text has: each is one PostgreSQL condition.
@@ -39,12 +54,45 @@ pub enum Fault {
     DatetimeSyntax,
     /// A date or time that does not exist, or out of range (22008)
     DatetimeRange,
+    /// A distance from UTC that no zone has (22009)
+    ZoneRange,
+    /// An interval out of range (22015)
+    IntervalRange,
     /// Longer than the type allows (22001)
     TooLong,
     /// An ill-formed part of the text (22023)
     Parameter,
+    /// An array whose bounds contradict each other (2202E)
+    Subscript,
+    /// A character that text cannot hold (22P05)
+    Untranslatable,
+    /// More than a limit allows (54000)
+    Limit,
+    /// Nested too deeply (54001)
+    Depth,
     /// A value PostgreSQL has and Polity does not (0A000)
     Unsupported,
+}
+
+impl Fault {
+    /// The SQLSTATE of PostgreSQL's condition.
+    pub fn code(self) -> &'static str {
+        match self {
+            Fault::Syntax => "22P02",
+            Fault::OutOfRange => "22003",
+            Fault::DatetimeSyntax => "22007",
+            Fault::DatetimeRange => "22008",
+            Fault::ZoneRange => "22009",
+            Fault::IntervalRange => "22015",
+            Fault::TooLong => "22001",
+            Fault::Parameter => "22023",
+            Fault::Subscript => "2202E",
+            Fault::Untranslatable => "22P05",
+            Fault::Limit => "54000",
+            Fault::Depth => "54001",
+            Fault::Unsupported => "0A000",
+        }
+    }
 }
 
 /// Why a text is not a value of a type.
@@ -62,6 +110,11 @@ pub struct TextError {
 impl TextError {
     pub(crate) fn new(fault: Fault, message: impl Into<String>) -> TextError {
         TextError { fault, message: message.into(), detail: None }
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> TextError {
+        self.detail = Some(detail.into());
+        self
     }
 
     pub(crate) fn syntax(type_name: impl fmt::Display, text: &str) -> TextError {
@@ -84,8 +137,18 @@ impl Default for Settings {
     }
 }
 
+/// Whether C's `isspace` takes the byte for white space, as PostgreSQL does.
+fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t'..=b'\r')
+}
+
+/// The text without white space around it.
+fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_ascii() && is_space(c as u8))
+}
+
 /// Writes the text form of `value`. NULL writes nothing: it has no text form.
-pub fn write(value: &Value, r#type: &Type, settings: &Settings, out: &mut impl Write) -> fmt::Result {
+pub fn write<W: Write>(value: &Value, r#type: &Type, settings: &Settings, out: &mut W) -> fmt::Result {
     match value {
         Value::Null => Ok(()),
         Value::Bool(v) => out.write_str(if *v { "t" } else { "f" }),
@@ -96,8 +159,8 @@ pub fn write(value: &Value, r#type: &Type, settings: &Settings, out: &mut impl W
         Value::Float4(v) => number::write_float4(*v, out),
         Value::Float8(v) => number::write_float8(*v, out),
         Value::Numeric(v) => match r#type {
-            Type::Numeric(Some((_, scale))) => write!(out, "{}", v.rescale(*scale).unwrap_or(*v)),
-            _ => write!(out, "{v}"),
+            Type::Numeric(Some((_, scale))) => number::write_decimal(v.rescale(*scale).unwrap_or(*v), out),
+            _ => number::write_decimal(*v, out),
         },
         Value::Text(v) => {
             out.write_str(v)?;
@@ -109,20 +172,13 @@ pub fn write(value: &Value, r#type: &Type, settings: &Settings, out: &mut impl W
             Ok(())
         }
         Value::Json(v) => out.write_str(v),
-        Value::Bytea(v) => {
-            out.write_str("\\x")?;
-            v.iter().try_for_each(|b| write!(out, "{b:02x}"))
-        }
+        Value::Bytea(v) => bytes::write_bytea(v, out),
         Value::Date(v) => calendar::write_date(*v, out),
         Value::Time(v) => calendar::write_time(*v, out),
         Value::Timestamp(v) => calendar::write_timestamp(*v, out),
         Value::TimestampTz(v) => calendar::write_timestamptz(*v, &settings.zone, out),
         Value::Interval(v) => interval::write(*v, out),
-        Value::Uuid(v) => {
-            let (a, b, c, d, e) =
-                (v >> 96, (v >> 80) & 0xFFFF, (v >> 64) & 0xFFFF, (v >> 48) & 0xFFFF, v & 0xFFFF_FFFF_FFFF);
-            write!(out, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
-        }
+        Value::Uuid(v) => bytes::write_uuid(*v, out),
         Value::Array(elements) => {
             let element = match r#type {
                 Type::Array(element) => element,
@@ -146,26 +202,26 @@ pub fn to_text(value: &Value, r#type: &Type, settings: &Settings) -> String {
 /// `numeric(p,s)` rounds.
 pub fn parse(text: &str, r#type: &Type, settings: &Settings) -> Result<Value, TextError> {
     Ok(match r#type {
-        Type::Bool => Value::Bool(parse_bool(text)?),
+        Type::Bool => Value::Bool(bytes::parse_bool(text)?),
         Type::Int2 => Value::Int2(number::parse_integer(text, "smallint")?),
         Type::Int4 => Value::Int4(number::parse_integer(text, "integer")?),
         Type::Int8 => Value::Int8(number::parse_integer(text, "bigint")?),
-        Type::Oid | Type::Regclass => Value::Oid(number::parse_integer(text, "oid")?),
+        Type::Oid | Type::Regclass => Value::Oid(number::parse_oid(text)?),
         Type::Float4 => Value::Float4(number::parse_float4(text)?),
         Type::Float8 => Value::Float8(number::parse_float8(text)?),
-        Type::Numeric(modifier) => Value::Numeric(parse_numeric(text, *modifier)?),
+        Type::Numeric(modifier) => Value::Numeric(number::parse_decimal(text, *modifier)?),
         Type::Text | Type::Unknown | Type::Void | Type::Varchar(None) => Value::Text(text.to_owned()),
-        Type::Name => Value::Text(text.chars().take(63).collect()),
+        Type::Name => Value::Text(bytes::clip(text, 63).to_owned()),
         Type::InternalChar => Value::Text(text.chars().take(1).collect()),
-        Type::Varchar(Some(n)) => Value::Text(limit(text, *n, "character varying")?.to_owned()),
-        Type::Char(n) => Value::Text(limit(text, *n, "character")?.trim_end_matches(' ').to_owned()),
-        Type::Bytea => Value::Bytea(parse_bytea(text)?),
+        Type::Varchar(Some(n)) => Value::Text(bytes::limit(text, *n, "character varying")?.to_owned()),
+        Type::Char(n) => Value::Text(bytes::limit(text, *n, "character")?.trim_end_matches(' ').to_owned()),
+        Type::Bytea => Value::Bytea(bytes::parse_bytea(text)?),
         Type::Date => Value::Date(calendar::parse_date(text, settings)?),
-        Type::Time => Value::Time(calendar::parse_time(text)?),
+        Type::Time => Value::Time(calendar::parse_time(text, settings)?),
         Type::Timestamp => Value::Timestamp(calendar::parse_timestamp(text, settings)?),
         Type::TimestampTz => Value::TimestampTz(calendar::parse_timestamptz(text, settings)?),
         Type::Interval => Value::Interval(interval::parse(text)?),
-        Type::Uuid => Value::Uuid(parse_uuid(text)?),
+        Type::Uuid => Value::Uuid(bytes::parse_uuid(text)?),
         Type::Json => {
             json::check(text)?;
             Value::Json(text.to_owned())
@@ -173,133 +229,6 @@ pub fn parse(text: &str, r#type: &Type, settings: &Settings) -> Result<Value, Te
         Type::Jsonb => Value::Json(json::canonical(text)?),
         Type::Array(element) => Value::Array(array::parse(text, element, settings)?),
     })
-}
-
-/// At most `n` characters; blanks beyond are cut, anything else is an error.
-fn limit<'a>(text: &'a str, n: u32, type_name: &str) -> Result<&'a str, TextError> {
-    let Some((end, _)) = text.char_indices().nth(n as usize) else { return Ok(text) };
-    if text[end..].bytes().all(|b| b == b' ') {
-        return Ok(&text[..end]);
-    }
-    Err(TextError::new(Fault::TooLong, format!("value too long for type {type_name}({n})")))
-}
-
-fn parse_bool(text: &str) -> Result<bool, TextError> {
-    let word = text.trim().to_ascii_lowercase();
-    let is_prefix = |full: &str| !word.is_empty() && full.starts_with(word.as_str());
-    // "o" alone could be either.
-    match word.as_str() {
-        "1" => Ok(true),
-        "0" => Ok(false),
-        "on" => Ok(true),
-        "of" | "off" => Ok(false),
-        _ if is_prefix("true") || is_prefix("yes") => Ok(true),
-        _ if is_prefix("false") || is_prefix("no") => Ok(false),
-        _ => Err(TextError::syntax("boolean", text)),
-    }
-}
-
-fn parse_numeric(text: &str, modifier: Option<(u8, u8)>) -> Result<Decimal, TextError> {
-    let trimmed = text.trim();
-    let number: Decimal = match trimmed.parse() {
-        Ok(number) => number,
-        Err(DecimalError::Syntax) => {
-            let word = trimmed.trim_start_matches(['+', '-']).to_ascii_lowercase();
-            if matches!(word.as_str(), "nan" | "infinity" | "inf") {
-                return Err(TextError::new(Fault::Unsupported, format!("numeric {word} is not supported")));
-            }
-            return Err(TextError::syntax("numeric", text));
-        }
-        Err(_) => return Err(numeric_overflow(None)),
-    };
-    fit(number, modifier)
-}
-
-/// Rounds `number` to `numeric(precision, scale)`; an error when its digits do
-/// not fit.
-pub fn fit(number: Decimal, modifier: Option<(u8, u8)>) -> Result<Decimal, TextError> {
-    let Some((precision, scale)) = modifier else { return Ok(number) };
-    let rounded = number.rescale(scale).ok_or_else(|| numeric_overflow(modifier))?;
-    if rounded.integer_digits() > u32::from(precision.saturating_sub(scale)) {
-        return Err(numeric_overflow(modifier));
-    }
-    Ok(rounded)
-}
-
-fn numeric_overflow(modifier: Option<(u8, u8)>) -> TextError {
-    let mut error = TextError::new(Fault::OutOfRange, "numeric field overflow");
-    error.detail = Some(match modifier {
-        Some((p, s)) => format!(
-            "A field with precision {p}, scale {s} must round to an absolute value less than {}{}.",
-            if p == s { "" } else { "10^" },
-            if p == s { "1".to_owned() } else { (p - s).to_string() }
-        ),
-        None => "A number has at most 38 digits.".to_owned(),
-    });
-    error
-}
-
-fn parse_uuid(text: &str) -> Result<u128, TextError> {
-    let fault = || TextError::syntax("uuid", text);
-    let trimmed = text.trim();
-    let inner = match trimmed.strip_prefix('{') {
-        Some(rest) => rest.strip_suffix('}').ok_or_else(fault)?,
-        None => trimmed,
-    };
-    let (mut value, mut digits) = (0u128, 0);
-    for b in inner.bytes() {
-        if b == b'-' && digits > 0 && digits % 4 == 0 && digits < 32 {
-            continue;
-        }
-        let digit = char::from(b).to_digit(16).filter(|_| digits < 32).ok_or_else(fault)?;
-        value = value << 4 | u128::from(digit);
-        digits += 1;
-    }
-    if digits == 32 && !inner.ends_with('-') { Ok(value) } else { Err(fault()) }
-}
-
-fn parse_bytea(text: &str) -> Result<Bytes, TextError> {
-    if let Some(hex) = text.strip_prefix("\\x") {
-        let mut out = Vec::with_capacity(hex.len() / 2);
-        let mut high = None;
-        for c in hex.chars() {
-            if c.is_ascii_whitespace() && high.is_none() {
-                continue;
-            }
-            let digit = c
-                .to_digit(16)
-                .ok_or_else(|| TextError::new(Fault::Parameter, format!("invalid hexadecimal digit: \"{c}\"")))?
-                as u8;
-            match high.take() {
-                None => high = Some(digit),
-                Some(h) => out.push(h << 4 | digit),
-            }
-        }
-        if high.is_some() {
-            return Err(TextError::new(Fault::Parameter, "invalid hexadecimal data: odd number of digits"));
-        }
-        return Ok(out.into());
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&b) = bytes.get(at) {
-        if b != b'\\' {
-            out.push(b);
-            at += 1;
-        } else if bytes.get(at + 1) == Some(&b'\\') {
-            out.push(b'\\');
-            at += 2;
-        } else {
-            let octal = bytes
-                .get(at + 1..at + 4)
-                .filter(|d| (b'0'..=b'3').contains(&d[0]) && d[1..].iter().all(|b| (b'0'..=b'7').contains(b)));
-            let d = octal.ok_or_else(|| TextError::syntax("bytea", text))?;
-            out.push((d[0] - b'0') << 6 | (d[1] - b'0') << 3 | (d[2] - b'0'));
-            at += 4;
-        }
-    }
-    Ok(out.into())
 }
 
 #[cfg(test)]

@@ -66,8 +66,14 @@ impl From<TextError> for Error {
             Fault::OutOfRange => Condition::NumericValueOutOfRange,
             Fault::DatetimeSyntax => Condition::InvalidDatetimeFormat,
             Fault::DatetimeRange => Condition::DatetimeFieldOverflow,
+            Fault::ZoneRange => Condition::InvalidTimeZoneDisplacementValue,
+            Fault::IntervalRange => Condition::IntervalFieldOverflow,
             Fault::TooLong => Condition::StringDataRightTruncation,
             Fault::Parameter => Condition::InvalidParameterValue,
+            Fault::Subscript => Condition::ArraySubscriptError,
+            Fault::Untranslatable => Condition::UntranslatableCharacter,
+            Fault::Limit => Condition::ProgramLimitExceeded,
+            Fault::Depth => Condition::StatementTooComplex,
             Fault::Unsupported => Condition::FeatureNotSupported,
         };
         let converted = Error::new(condition, error.message);
