@@ -36,6 +36,8 @@ pub mod identity;
 mod metrics;
 mod node;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use config::{KeySource, Limits, NodeConfig, Security, World};
 pub use error::Error;

@@ -48,12 +48,18 @@ impl Node {
     /// acknowledged is there.
     pub async fn start(config: NodeConfig) -> Result<Node, Error> {
         check(&config)?;
+        let given = match &config.security {
+            Security::Development => None,
+            Security::Production { certificate, private_key, .. } => {
+                Some(certificates::given(certificate, private_key)?)
+            }
+        };
         // Before anything is changed: a port that is taken is the likeliest mistake.
         let sql = listen(config.sql, "PostgreSQL clients").await?;
         let http = listen(config.http, "health and metrics").await?;
         let (sql_address, http_address) = (address(&sql, config.sql), address(&http, config.http));
         let foundation = Foundation::lay(&config).await?;
-        match Node::raise(&config, &foundation, (sql, sql_address), http).await {
+        match Node::raise(&config, &foundation, given, (sql, sql_address), http).await {
             Ok((stopping, doors)) => Ok(Node {
                 foundation,
                 sql: sql_address,
@@ -76,10 +82,11 @@ impl Node {
     async fn raise(
         config: &NodeConfig,
         foundation: &Foundation,
+        given: Option<Arc<ServerConfig>>,
         (sql, sql_address): (TcpListener, SocketAddr),
         http: TcpListener,
     ) -> Result<(watch::Sender<bool>, JoinSet<()>), Error> {
-        let tls = tls(config, sql_address, foundation)?;
+        let tls = given.map_or_else(|| made_certificate(config, sql_address, foundation), Ok)?;
         let options = EngineOptions {
             database: USUAL_NAME.to_owned(),
             role: USUAL_NAME.to_owned(),
@@ -163,14 +170,13 @@ fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-fn tls(config: &NodeConfig, address: SocketAddr, foundation: &Foundation) -> Result<Arc<ServerConfig>, Error> {
-    match &config.security {
-        Security::Development => {
-            let now = foundation.seams.clock.read().midpoint();
-            certificates::development(&config.data.join(certificates::FOLDER), address, now)
-        }
-        Security::Production { certificate, private_key, .. } => certificates::given(certificate, private_key),
-    }
+fn made_certificate(
+    config: &NodeConfig,
+    address: SocketAddr,
+    foundation: &Foundation,
+) -> Result<Arc<ServerConfig>, Error> {
+    let now = foundation.seams.clock.read().midpoint();
+    certificates::development(&config.data.join(certificates::FOLDER), address, now)
 }
 
 /// The password of the first role; it matters to a cluster without a catalog only.

@@ -27,10 +27,10 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt};
-use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::alias::EntryOf;
+use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use polity_base::RangeId;
 use polity_store::log::{Log, Record};
@@ -38,6 +38,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::machine::on_worker;
 use crate::metrics::{GroupMetrics, add};
 use crate::payload;
 use crate::types::{Entry, LogId, StoredMembership, Types, Vote, log_id, stored_index};
@@ -265,21 +266,24 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut records = Vec::new();
+        let mut fresh = Vec::new();
         let mut bytes = 0;
+        for entry in entries {
+            let size = if let EntryPayload::Normal(pack) = &entry.payload { pack.size() } else { 0 };
+            let payload = on_worker(size, || payload::encode(&entry.payload)).map_err(other)?;
+            bytes += payload.len() as u64;
+            let (index, term) = (stored_index(entry.index()), *entry.log_id.leader_id);
+            records.push(Record::Entry { group: self.group, index, term, payload });
+            fresh.push(entry);
+        }
         {
             let mut tail = self.tail.lock();
             if let (Some(committed), true) = (tail.committed, tail.committed_is_news) {
                 records.push(self.record(name::COMMITTED, &committed)?);
                 tail.committed_is_news = false;
             }
-            for entry in entries {
-                let payload = payload::encode(&entry.payload).map_err(other)?;
-                bytes += payload.len() as u64;
-                let term = *entry.log_id.leader_id;
-                records.push(Record::Entry { group: self.group, index: stored_index(entry.index()), term, payload });
-                tail.last = Some(entry.log_id);
-                tail.entries.push_back(entry);
-            }
+            tail.last = fresh.last().map(|e| e.log_id).or(tail.last);
+            tail.entries.extend(fresh);
         }
         add(&self.metrics.log_bytes, bytes);
         let (metrics, begun) = (self.metrics.clone(), Instant::now());

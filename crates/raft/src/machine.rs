@@ -218,8 +218,8 @@ impl Machine {
     }
 }
 
-/// Runs `work`, which does not yield, where it disturbs least.
-fn on_worker<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+/// Runs `work` on so many bytes, which does not yield, where it disturbs least.
+pub(crate) fn on_worker<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let multi = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     if multi && bytes > BLOCKING_BYTES { tokio::task::block_in_place(work) } else { work() }
 }
