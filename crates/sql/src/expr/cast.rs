@@ -128,7 +128,9 @@ fn is_free(from: &Type, to: &Type) -> bool {
         (Type::Text | Type::Varchar(_), Type::Text | Type::Varchar(None)) | (Type::Char(_), Type::Text) => true,
         (Type::Numeric(_), Type::Numeric(None)) => true,
         (Type::Varchar(Some(a)), Type::Varchar(Some(b))) => a <= b,
-        (a, b) => a == b && !matches!(a, Type::Unknown),
+        // A parameter of type char(n) may be longer, and padded.
+        (Type::Char(_), _) => false,
+        (a, b) => a == b && *a != Type::Unknown,
     }
 }
 

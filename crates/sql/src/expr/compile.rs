@@ -95,17 +95,33 @@ fn condition(ast: &Ast, scope: &mut Scope<'_>) -> Option<Node> {
     }
 }
 
+/// The digits of a number that stands alone.
+fn digits(ast: &Ast) -> Option<&str> {
+    match ast {
+        Ast::Nested(inner) => digits(inner),
+        Ast::Value(v) => match &v.value {
+            Literal::Number(digits, false) => Some(digits),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn unary(op: &UnaryOperator, inner: &Ast, scope: &mut Scope<'_>) -> Option<Operand> {
+    if *op == UnaryOperator::Minus
+        && let Some(digits) = digits(inner)
+    {
+        // The sign is part of the number: -2147483648 is an integer.
+        let value = operand::number(&format!("-{digits}"))?;
+        let r#type = operand::type_of(&value)?;
+        return known(Node::Constant(value), r#type);
+    }
     match op {
         UnaryOperator::Not => known(Node::Not(Box::new(condition(inner, scope)?)), Type::Bool),
         UnaryOperator::Minus => match operand(inner, scope)? {
             Operand::Known(node, r#type) => {
                 let kind = Kind::of(&r#type)?;
-                let node = match node {
-                    Node::Constant(v) if !v.is_null() => Node::Constant(super::arithmetic::negate(kind, &v).ok()?),
-                    node => Node::Negate(kind, Box::new(node)),
-                };
-                known(node, kind.r#type())
+                known(Node::Negate(kind, Box::new(node)), kind.r#type())
             }
             Operand::Unknown(_) => None,
         },
@@ -443,23 +459,32 @@ fn function(call: &Call, scope: &mut Scope<'_>) -> Option<Operand> {
         }
         ("nullif", [a, b]) => {
             let (a, b) = (operand(a, scope)?, operand(b, scope)?);
-            let r#type = a.r#type()?.clone();
-            known(Node::NullIf(Box::new(comparable_as_is(a, b, scope)?)), r#type)
+            null_if(a, b, scope)
         }
         ("nextval", [sequence]) => drawn(sequence, scope),
         _ => None,
     }
 }
 
-/// Both sides for a comparison that gives back the first as it is.
-fn comparable_as_is(a: Operand, b: Operand, scope: &mut Scope<'_>) -> Option<[Node; 2]> {
-    let first = cast::without_modifier(a.r#type()?);
-    let sides = comparable(a, b, scope)?;
-    // When the first had to be converted, the result would be the conversion.
-    match &sides[0] {
-        Node::Cast { to, .. } if *to != first => None,
-        _ => Some(sides),
-    }
+/// NULLIF gives back the first value as it was compared.
+fn null_if(a: Operand, b: Operand, scope: &mut Scope<'_>) -> Option<Operand> {
+    let (a, b) = match (a.r#type(), b.r#type()) {
+        (None, None) => (a.or_text(scope)?, b.or_text(scope)?),
+        _ => same_if_unknown(a, b, scope)?,
+    };
+    let common = match (&a.1, &b.1) {
+        (x, y) if x.is_integer() && y.is_integer() => x.clone(),
+        (x, y) => comparison_type(x, y)?,
+    };
+    let first = match cast::without_modifier(&a.1) == common || (a.1.is_text() && common.is_text()) {
+        true => a.0,
+        false => Node::Cast { value: Box::new(a.0), to: common.clone(), explicit: false },
+    };
+    let second = match b.1.is_integer() && common.is_integer() {
+        true => b.0,
+        false => implicit(b, &common),
+    };
+    known(Node::NullIf(Box::new([first, second])), common)
 }
 
 fn text_function(function: Function, argument: &Ast, result: Type, scope: &mut Scope<'_>) -> Option<Operand> {

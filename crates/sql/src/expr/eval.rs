@@ -155,7 +155,7 @@ impl Node {
             }
             Node::Like { negated, insensitive, escape, sides } => match both(sides, env)? {
                 Some((a, b)) if *insensitive => {
-                    let (a, b) = (text(&a)?.to_lowercase(), text(&b)?.to_lowercase());
+                    let (a, b) = (lower(text(&a)?), lower(text(&b)?));
                     boolean(like::matches(&a, &b, *escape)? != *negated)
                 }
                 Some((a, b)) => boolean(like::matches(text(&a)?, text(&b)?, *escape)? != *negated),
@@ -228,8 +228,8 @@ fn text(value: &Value) -> Result<&str> {
 fn call(function: Function, argument: &Value) -> Result<Value> {
     let length = |n: usize| Value::Int4(i32::try_from(n).unwrap_or(i32::MAX));
     Ok(match function {
-        Function::Lower => Value::Text(text(argument)?.to_lowercase()),
-        Function::Upper => Value::Text(text(argument)?.to_uppercase()),
+        Function::Lower => Value::Text(lower(text(argument)?)),
+        Function::Upper => Value::Text(upper(text(argument)?)),
         Function::Length => length(text(argument)?.chars().count()),
         Function::OctetLength => match argument {
             Value::Bytea(bytes) => length(bytes.len()),
@@ -237,6 +237,24 @@ fn call(function: Function, argument: &Value) -> Result<Value> {
         },
         Function::Abs(kind) => arithmetic::abs(kind, argument)?,
     })
+}
+
+/// Each character's lower case, where that is one character (PostgreSQL's
+/// `towlower`).
+pub fn lower(text: &str) -> String {
+    text.chars().map(|c| single(c, c.to_lowercase())).collect()
+}
+
+/// Each character's upper case, where that is one character.
+pub fn upper(text: &str) -> String {
+    text.chars().map(|c| single(c, c.to_uppercase())).collect()
+}
+
+fn single(c: char, mut changed: impl Iterator<Item = char>) -> char {
+    match (changed.next(), changed.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
 }
 
 /// A random UUID, version 4 (RFC 4122, section 4.4).

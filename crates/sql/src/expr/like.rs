@@ -20,6 +20,8 @@ pub fn matches(text: &str, pattern: &str, escape: Option<char>) -> Result<bool> 
             }
             Some(c) if escape == Some(c) => match ahead.next() {
                 Some(literal) => text.clone().next() == Some(literal),
+                // PostgreSQL looks at the pattern's end only while text is left.
+                None if text.as_str().is_empty() => false,
                 None => return Err(ends_with_escape()),
             },
             Some('_') => text.clone().next().is_some(),
@@ -73,6 +75,7 @@ mod tests {
         assert!(matches("a_c", "a#_c", Some('#')).unwrap());
         assert!(!matches("abc", "a#_c", Some('#')).unwrap());
         assert!(matches("a", "\\", Some('\\')).is_err());
+        assert!(!matches("", "%\\", Some('\\')).unwrap());
         assert!(matches("\\", "\\", None).unwrap());
     }
 }

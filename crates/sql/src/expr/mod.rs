@@ -303,3 +303,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,7 @@ pub(super) fn literal(value: &Literal, scope: &mut Scope<'_>) -> Option<Operand>
 /// A number as PostgreSQL reads it: the smallest of integer, bigint and numeric
 /// that holds it.
 pub fn number(digits: &str) -> Option<Value> {
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let plain = digits.strip_prefix('-').unwrap_or(digits).bytes().all(|b| b.is_ascii_digit());
     if plain && let Ok(v) = digits.parse::<i64>() {
         return Some(i32::try_from(v).map_or(Value::Int8(v), Value::Int4));
     }

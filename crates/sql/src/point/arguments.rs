@@ -98,6 +98,10 @@ impl Arguments {
                 converted.push(value.clone());
                 continue;
             }
+            if let (Value::Text(text), Type::Char(_)) = (value, to) {
+                converted.push(Value::Text(text.trim_end_matches(' ').to_owned()));
+                continue;
+            }
             let Some(from) = type_of(value) else { return Ok(None) };
             let takes = match how {
                 How::Stated => cast::context(&from, to).is_some_and(|c| c < Context::Explicit) || from == Type::Text,
@@ -131,6 +135,8 @@ fn is_of(value: &Value, r#type: &Type) -> bool {
         | (Value::Json(_), Type::Json | Type::Jsonb)
         | (Value::Oid(_), Type::Oid | Type::Regclass)
         | (Value::Array(_), Type::Array(_)) => true,
+        // A padded char(n) is kept without its padding.
+        (Value::Text(text), Type::Char(_)) => !text.ends_with(' '),
         (Value::Text(_), t) => t.is_text(),
         (value, t) => type_of(value).as_ref() == Some(t),
     }

@@ -146,3 +146,6 @@ pub(crate) fn described(parameters: &Parameters) -> Result<Vec<Type>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

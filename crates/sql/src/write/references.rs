@@ -108,9 +108,13 @@ impl Writing {
                 match child.action(gone.new.is_none()) {
                     Action::NoAction => unanswered.push(gone),
                     Action::Restrict => refuse_if_referenced(ctx, &gone, child).await?,
-                    _ => {
+                    action => {
                         cascaded = true;
                         self.pass_on(ctx, &gone, child).await?;
+                        if action == Action::SetDefault {
+                            // The default may be the very key that went.
+                            unanswered.push(gone);
+                        }
                     }
                 }
             }
