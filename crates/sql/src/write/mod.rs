@@ -23,6 +23,7 @@
 //! | [`returning`]         | RETURNING lists                                          |
 //! | [`select`]            | building the SELECTs                                     |
 //! | [`violation`]         | the errors of constraints                                |
+//! | [`spelling`]          | what the parser's tree has no place for                  |
 
 pub mod bulk;
 pub mod conflict;
@@ -35,6 +36,7 @@ pub mod returning;
 pub mod rule;
 pub mod select;
 pub mod select_for_update;
+pub mod spelling;
 pub mod statement;
 pub mod target;
 pub mod update;

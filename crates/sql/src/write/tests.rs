@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use polity_base::seams::{ClockSource, Seams};
 use polity_base::text::{Settings, to_text};
 use polity_base::time::{ClockReading, HybridClock};
-use polity_base::{Timestamp, Value};
+use polity_base::{Timestamp, Type, Value};
 use polity_txn::Options;
 use polity_txn::testing::{MemoryReplica, database_on, seams};
 
@@ -177,9 +177,238 @@ async fn copy() {
     script(include_str!("scripts/copy.txt"), &[]).await;
 }
 
-#[allow(dead_code)]
 async fn prepared(session: &mut Session, sql: &str, parameters: Vec<Value>) -> Result<Vec<String>> {
     let statement: Arc<Prepared> = session.prepare(sql, &[])?;
     let response = session.execute(&statement, parameters, Scope::Alone).await?;
     answer(sql, response).await
+}
+
+async fn ok(session: &mut Session, sql: &str) -> Vec<String> {
+    run(session, sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+async fn code(session: &mut Session, sql: &str) -> &'static str {
+    match run(session, sql, &[]).await {
+        Ok(lines) => panic!("{sql} went through: {lines:?}"),
+        Err(error) => error.condition().code(),
+    }
+}
+
+#[tokio::test]
+async fn parameters_have_the_types_of_their_places() {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    ok(&mut s, "CREATE TABLE t (id bigint PRIMARY KEY, a int, b text, c numeric(6,2), d timestamptz, f float8)").await;
+    let insert = "INSERT INTO t VALUES ($1, $2, $3, $4, CURRENT_TIMESTAMP, $5)";
+    let types = {
+        let p = s.prepare(insert, &[]).unwrap();
+        s.describe(&p).await.unwrap().parameters
+    };
+    assert_eq!(types, [Type::Int8, Type::Int4, Type::Text, Type::Numeric(None), Type::Float8]);
+    let row = vec![
+        Value::Int8(1),
+        Value::Int4(5),
+        Value::Text("x".into()),
+        Value::Numeric("1.005".parse().unwrap()),
+        Value::Float8(0.5),
+    ];
+    assert_eq!(prepared(&mut s, insert, row).await.unwrap(), ["INSERT 0 1"]);
+    let update = "UPDATE t SET a = a + $1, b = b || $2 WHERE id = $3 RETURNING a, b, c, f * $4 AS f";
+    let p = s.prepare(update, &[]).unwrap();
+    let described = s.describe(&p).await.unwrap();
+    assert_eq!(described.parameters, [Type::Int4, Type::Text, Type::Int8, Type::Float8]);
+    assert_eq!(described.columns.unwrap().len(), 4);
+    let given = vec![Value::Int4(2), Value::Text("y".into()), Value::Int8(1), Value::Float8(4.0)];
+    assert_eq!(prepared(&mut s, update, given).await.unwrap(), ["a|b|c|f", "7|xy|1.01|2", "UPDATE 1"]);
+    // A stated type is compared and assigned as a value of that type.
+    let p = s.prepare("SELECT a FROM t WHERE id = $1", &[Some(Type::Int4)]).unwrap();
+    let response = s.execute(&p, vec![Value::Int4(1)], Scope::Alone).await.unwrap();
+    assert_eq!(answer("SELECT", response).await.unwrap(), ["a", "7"]);
+    let nothing = prepared(&mut s, "SELECT a FROM t WHERE id = $1", vec![Value::Null]).await.unwrap();
+    assert_eq!(nothing, ["a"]);
+}
+
+/// Adds one to a row, many times over from many sessions.
+async fn contend(isolation: &str) {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    ok(&mut s, "CREATE TABLE hot (id int PRIMARY KEY, n int, k text UNIQUE)").await;
+    ok(&mut s, "INSERT INTO hot VALUES (1, 0, 'k')").await;
+    let work = (0..8).map(|_| {
+        let mut s = engine.session("ann", &[]).unwrap();
+        let begin = format!("BEGIN ISOLATION LEVEL {isolation}");
+        async move {
+            for _ in 0..10 {
+                ok(&mut s, "UPDATE hot SET n = n + 1 WHERE id = 1").await;
+                ok(&mut s, "UPDATE hot SET n = n + 1 WHERE k = 'k'").await;
+                ok(&mut s, "INSERT INTO hot VALUES (2, 1) ON CONFLICT (id) DO UPDATE SET n = hot.n + 1").await;
+                ok(&mut s, &begin).await;
+                ok(&mut s, "UPDATE hot SET n = n + 1 WHERE id = 1").await;
+                ok(&mut s, "SELECT n FROM hot WHERE id = 1 FOR UPDATE").await;
+                ok(&mut s, "COMMIT").await;
+            }
+        }
+    });
+    futures::future::join_all(work).await;
+    assert_eq!(ok(&mut s, "SELECT n FROM hot WHERE id = 1").await, ["n", "240"]);
+    assert_eq!(ok(&mut s, "SELECT n FROM hot WHERE id = 2").await, ["n", "80"]);
+}
+
+#[tokio::test]
+async fn writers_of_one_row_queue_up_instead_of_failing() {
+    contend("SERIALIZABLE").await;
+    contend("READ COMMITTED").await;
+}
+
+#[tokio::test]
+async fn one_of_two_inserts_of_a_key_succeeds() {
+    for isolation in ["SERIALIZABLE", "READ COMMITTED"] {
+        let engine = engine().await;
+        let mut a = engine.session("ann", &[]).unwrap();
+        let mut b = engine.session("ann", &[]).unwrap();
+        ok(&mut a, "CREATE TABLE t (id int PRIMARY KEY, u text UNIQUE)").await;
+        for session in [&mut a, &mut b] {
+            ok(session, &format!("BEGIN ISOLATION LEVEL {isolation}")).await;
+        }
+        ok(&mut a, "INSERT INTO t VALUES (1, 'x')").await;
+        let second = async {
+            let first = code(&mut b, "INSERT INTO t VALUES (2, 'x')").await;
+            ok(&mut b, "ROLLBACK").await;
+            (first, code(&mut b, "INSERT INTO t VALUES (1, 'y')").await)
+        };
+        let (_, codes) = tokio::join!(
+            async {
+                // The other one waits for us by now.
+                while engine.database().lock_waits().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                ok(&mut a, "COMMIT").await
+            },
+            second
+        );
+        assert_eq!(codes, ("23505", "23505"), "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn a_parent_cannot_go_while_a_child_comes() {
+    for isolation in ["SERIALIZABLE", "READ COMMITTED"] {
+        let engine = engine().await;
+        let mut a = engine.session("ann", &[]).unwrap();
+        let mut b = engine.session("ann", &[]).unwrap();
+        ok(&mut a, "CREATE TABLE p (id int PRIMARY KEY, v int)").await;
+        ok(&mut a, "CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)").await;
+        ok(&mut a, "INSERT INTO p VALUES (1, 0), (2, 0)").await;
+        ok(&mut a, &format!("BEGIN ISOLATION LEVEL {isolation}")).await;
+        ok(&mut a, "INSERT INTO c VALUES (1, 1)").await;
+        // What is not a key may change all the same.
+        ok(&mut b, "UPDATE p SET v = 1 WHERE id = 1").await;
+        let (_, refused) = tokio::join!(
+            async {
+                while engine.database().lock_waits().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                ok(&mut a, "COMMIT").await
+            },
+            code(&mut b, "DELETE FROM p WHERE id = 1")
+        );
+        assert_eq!(refused, "23503", "{isolation}");
+        // The other way round: the child comes too late.
+        ok(&mut b, &format!("BEGIN ISOLATION LEVEL {isolation}")).await;
+        ok(&mut b, "DELETE FROM p WHERE id = 2").await;
+        let (_, refused) = tokio::join!(
+            async {
+                while engine.database().lock_waits().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                ok(&mut b, "COMMIT").await
+            },
+            code(&mut a, "INSERT INTO c VALUES (2, 2)")
+        );
+        assert_eq!(refused, "23503", "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_statement_leaves_nothing() {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    ok(&mut s, "CREATE TABLE t (id int PRIMARY KEY, v int CHECK (v > 0))").await;
+    ok(&mut s, "BEGIN").await;
+    ok(&mut s, "INSERT INTO t VALUES (1, 1)").await;
+    ok(&mut s, "SAVEPOINT a").await;
+    assert_eq!(code(&mut s, "INSERT INTO t VALUES (2, 1), (3, 0)").await, "23514");
+    ok(&mut s, "ROLLBACK TO a").await;
+    ok(&mut s, "COMMIT").await;
+    assert_eq!(ok(&mut s, "SELECT id FROM t WHERE id = 2").await, ["id"]);
+    assert_eq!(ok(&mut s, "SELECT id FROM t WHERE id = 1").await, ["id", "1"]);
+}
+
+#[tokio::test]
+async fn a_fresh_table_is_filled_past_the_batch() {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    let lines = |range: std::ops::Range<i32>| range.map(|i| format!("{i}\tname {i}")).collect::<Vec<_>>();
+    ok(&mut s, "BEGIN").await;
+    ok(&mut s, "CREATE TABLE t (id int PRIMARY KEY, name text UNIQUE)").await;
+    assert_eq!(run(&mut s, "COPY t FROM STDIN WITH (FREEZE)", &lines(0..20_000)).await.unwrap(), ["COPY 20000"]);
+    assert_eq!(run(&mut s, "COPY t FROM STDIN", &lines(20_000..25_000)).await.unwrap(), ["COPY 5000"]);
+    assert_eq!(ok(&mut s, "SELECT name FROM t WHERE id = 12345").await, ["name", "name 12345"]);
+    ok(&mut s, "UPDATE t SET name = 'x' WHERE id = 12345").await;
+    ok(&mut s, "COMMIT").await;
+    assert_eq!(ok(&mut s, "SELECT id FROM t WHERE name = 'x'").await, ["id", "12345"]);
+    assert_eq!(ok(&mut s, "SELECT id FROM t WHERE name = 'name 24999'").await, ["id", "24999"]);
+    // Into the batch, without locks.
+    assert_eq!(run(&mut s, "COPY t FROM STDIN", &lines(25_000..30_000)).await.unwrap(), ["COPY 5000"]);
+    let twice = run(&mut s, "COPY t FROM STDIN", &lines(29_999..36_000)).await.unwrap_err();
+    assert_eq!(twice.condition().code(), "23505");
+    assert!(twice.detail_text().unwrap().starts_with("Key (id)=(29999) already exists."), "{twice}");
+    // A duplicate within the fill itself, in order and out of order.
+    for repeated in [[1_500..4_000, 0..1_501], [0..1_501, 1_500..4_000]] {
+        ok(&mut s, "BEGIN").await;
+        ok(&mut s, "TRUNCATE t").await;
+        let [a, b] = repeated;
+        let all = [lines(a), lines(b)].concat();
+        assert_eq!(run(&mut s, "COPY t FROM STDIN", &all).await.unwrap_err().condition().code(), "23505");
+        ok(&mut s, "ROLLBACK").await;
+    }
+    assert_eq!(ok(&mut s, "SELECT id FROM t WHERE id = 29999").await, ["id", "29999"]);
+}
+
+#[tokio::test]
+async fn locks_that_are_taken_can_be_refused() {
+    let engine = engine().await;
+    let mut a = engine.session("ann", &[]).unwrap();
+    let mut b = engine.session("ann", &[]).unwrap();
+    ok(&mut a, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    ok(&mut a, "INSERT INTO t VALUES (1)").await;
+    ok(&mut a, "BEGIN").await;
+    ok(&mut a, "SELECT id FROM t WHERE id = 1 FOR UPDATE").await;
+    assert_eq!(code(&mut b, "SELECT id FROM t WHERE id = 1 FOR SHARE NOWAIT").await, "55P03");
+    assert_eq!(ok(&mut b, "SELECT id FROM t WHERE id = 1").await, ["id", "1"]);
+    ok(&mut b, "SET lock_timeout = '1ms'").await;
+    assert_eq!(code(&mut b, "DELETE FROM t WHERE id = 1").await, "55P03");
+    ok(&mut a, "COMMIT").await;
+    ok(&mut b, "SET default_transaction_read_only = on").await;
+    assert_eq!(code(&mut b, "DELETE FROM t WHERE id = 1").await, "25006");
+}
+
+#[test]
+fn statements_run_on_any_thread() {
+    fn is_send<T: Send>(_: T) {}
+    #[allow(dead_code)]
+    fn check(session: &mut Session, prepared: &Arc<Prepared>) {
+        is_send(session.execute(prepared, Vec::new(), Scope::Alone));
+    }
+}
+
+#[tokio::test]
+async fn point_statements_say_how_they_run() {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    ok(&mut s, "CREATE TABLE t (id int PRIMARY KEY, v int)").await;
+    assert_eq!(
+        ok(&mut s, "EXPLAIN UPDATE t SET v = v + 1 WHERE id = 1").await,
+        ["QUERY PLAN", "Update on t", "  ->  Point lookup on t using t_pkey", "        Condition: id = 1"]
+    );
 }

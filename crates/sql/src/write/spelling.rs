@@ -1,0 +1,133 @@
+//! Spellings of PostgreSQL's that the parser's tree has no place for.
+//!
+//! | written                             | parsed                                   |
+//! |-------------------------------------|------------------------------------------|
+//! | `FOR NO KEY UPDATE [OF t]`          | `FOR UPDATE OF "polity weaker"[.t]`      |
+//! | `FOR KEY SHARE [OF t]`              | `FOR SHARE OF "polity weaker"[.t]`       |
+//! | `INSERT INTO … OVERRIDING SYSTEM VALUE` | `INSERT OVERWRITE INTO …`            |
+//! | `INSERT INTO … OVERRIDING USER VALUE`   | `INSERT OVERWRITE INTO TABLE …`      |
+//!
+//! They are replaced token by token, so strings and comments stay as they are,
+//! and each token keeps its place in the text for error messages.
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+
+use super::select_for_update::WEAKER;
+
+/// Replaces such spellings in the tokens of a text.
+pub fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
+    if tokens.iter().any(|t| is(t, "OVERRIDING")) {
+        overriding(tokens);
+    }
+    if tokens.iter().any(|t| is(t, "KEY")) {
+        weaker_locks(tokens);
+    }
+}
+
+fn is(token: &TokenWithSpan, word: &str) -> bool {
+    matches!(&token.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// The places of the tokens at and after `at` that are not white space.
+fn solid(tokens: &[TokenWithSpan], at: usize) -> impl Iterator<Item = usize> + '_ {
+    (at..tokens.len()).filter(|i| !matches!(tokens[*i].token, Token::Whitespace(_)))
+}
+
+/// Whether the words stand at `at`, and where the last of them is.
+fn phrase(tokens: &[TokenWithSpan], at: usize, words: &[&str]) -> Option<usize> {
+    let mut places = solid(tokens, at);
+    let mut last = None;
+    for word in words {
+        last = Some(places.next().filter(|i| is(&tokens[*i], word))?);
+    }
+    last
+}
+
+fn word(keyword: Keyword, text: &str) -> Token {
+    Token::Word(Word { value: text.to_owned(), quote_style: None, keyword })
+}
+
+fn weaker_locks(tokens: &mut Vec<TokenWithSpan>) {
+    let mut at = 0;
+    while at < tokens.len() {
+        let update = phrase(tokens, at, &["FOR", "NO", "KEY", "UPDATE"]);
+        let found = update.or_else(|| phrase(tokens, at, &["FOR", "KEY", "SHARE"]));
+        if let Some(last) = found.filter(|_| is(&tokens[at], "FOR")) {
+            let span = tokens[last].span;
+            let strength = tokens[last].clone();
+            let mut replacement = vec![tokens[at].clone()];
+            let space = || TokenWithSpan {
+                token: Token::Whitespace(datafusion::sql::sqlparser::tokenizer::Whitespace::Space),
+                span,
+            };
+            let token = |token: Token| TokenWithSpan { token, span };
+            let marker =
+                Token::Word(Word { value: WEAKER.to_owned(), quote_style: Some('"'), keyword: Keyword::NoKeyword });
+            replacement.extend([space(), strength, space(), token(word(Keyword::OF, "OF")), space(), token(marker)]);
+            let mut end = last + 1;
+            if let Some(of) = phrase(tokens, end, &["OF"]) {
+                replacement.push(token(Token::Period));
+                end = solid(tokens, of + 1).next().unwrap_or(of + 1);
+            }
+            let length = replacement.len();
+            tokens.splice(at..end, replacement);
+            at += length;
+        } else {
+            at += 1;
+        }
+    }
+}
+
+fn overriding(tokens: &mut Vec<TokenWithSpan>) {
+    // Backwards, so that places before stay what they are.
+    for at in (0..tokens.len()).rev() {
+        let user = phrase(tokens, at, &["OVERRIDING", "USER", "VALUE"]);
+        let Some(last) = user.or_else(|| phrase(tokens, at, &["OVERRIDING", "SYSTEM", "VALUE"])) else { continue };
+        if !is(&tokens[at], "OVERRIDING") {
+            continue;
+        }
+        let Some(insert) = (0..at).rev().find(|i| is(&tokens[*i], "INSERT")) else { continue };
+        let Some(into) = phrase(tokens, insert, &["INSERT", "INTO"]) else { continue };
+        let span = tokens[at].span;
+        tokens.drain(at..=last);
+        let mut put = |at: usize, token: Token| tokens.insert(at, TokenWithSpan { token, span });
+        let space = || Token::Whitespace(datafusion::sql::sqlparser::tokenizer::Whitespace::Space);
+        if user.is_some() {
+            put(into + 1, word(Keyword::TABLE, "TABLE"));
+            put(into + 1, space());
+        }
+        put(insert + 1, word(Keyword::OVERWRITE, "OVERWRITE"));
+        put(insert + 1, space());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+
+    use super::*;
+    use crate::ddl::dialect::PolityDialect;
+
+    fn parsed(sql: &str) -> String {
+        let dialect = PolityDialect::default();
+        let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().unwrap();
+        rewrite(&mut tokens);
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+        parser.parse_statements().map_or_else(|e| e.to_string(), |s| s[0].to_string())
+    }
+
+    #[test]
+    fn each_is_parsed_as_its_stand_in() {
+        for (sql, expected) in [
+            ("select 1 from t for no key update", "SELECT 1 FROM t FOR UPDATE OF \"polity weaker\""),
+            ("select 1 from t for key share of t nowait", "SELECT 1 FROM t FOR SHARE OF \"polity weaker\".t NOWAIT"),
+            ("select 'for key share' from t for update", "SELECT 'for key share' FROM t FOR UPDATE"),
+            ("insert into t (a) overriding system value values (1)", "INSERT OVERWRITE INTO t (a) VALUES (1)"),
+            ("insert into t overriding user value select 1", "INSERT OVERWRITE INTO TABLE t SELECT 1"),
+        ] {
+            assert_eq!(parsed(sql), expected);
+        }
+    }
+}
