@@ -15,12 +15,13 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use datafusion::sql::sqlparser::ast::Expr;
 use polity_base::key::Direction;
-use polity_base::{ColumnId, IndexId, Key, Span, Type, Value};
+use polity_base::{ColumnId, IndexId, Key, Span, Value};
 use polity_txn::View;
 
 use super::expression;
 use crate::catalog::{Column, Filler, Index, Table, rows};
 use crate::error::{Condition, Error, Result};
+use crate::expr::{Assign, Local};
 use crate::query::{RunEnv, Scalar};
 use crate::session::Context;
 
@@ -36,13 +37,13 @@ pub(super) enum Conversion<'a> {
     /// With the value of a new last column
     Append(&'a Column, &'a Expr),
     /// With another value at this position of the row
-    Replace(usize, Replacement<'a>),
+    Replace(usize, Replacement),
 }
 
 /// Where the other value comes from.
-pub(super) enum Replacement<'a> {
+pub(super) enum Replacement {
     /// From the value there, as an assignment to the column
-    Assign { from: Type, column: &'a Column },
+    Assign(Assign),
     /// From the whole old row
     Compute(Scalar),
 }
@@ -129,11 +130,12 @@ impl Build<'_> {
                 let values = expression::default_values(ctx, column, default, loaded.len()).await?;
                 loaded.iter_mut().zip(values).for_each(|(row, value)| row.push(value));
             }
-            Conversion::Replace(at, Replacement::Assign { from, column }) => {
+            Conversion::Replace(at, Replacement::Assign(assign)) => {
+                let local = Local::of(ctx);
                 for row in loaded {
                     if let Some(slot) = row.get_mut(*at) {
                         let value = std::mem::replace(slot, Value::Null);
-                        *slot = crate::expr::cast::assign(value, from, &column.r#type, &column.name)?;
+                        *slot = assign.apply(value, local)?;
                     }
                 }
             }

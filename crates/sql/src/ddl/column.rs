@@ -14,6 +14,7 @@ use super::{constraint, expression, no_column, sequence, spec, table_by_id, trun
 use crate::catalog::change::Change;
 use crate::catalog::{Column, Identity, Table, types};
 use crate::error::{Condition, Error, Result};
+use crate::expr::{Assign, cast};
 use crate::query::{PlanInput, Scalar};
 use crate::session::Context;
 
@@ -178,17 +179,12 @@ pub(super) async fn set_type(
                 )
                 .hint(format!("You might need to specify \"USING {}::{to}\".", crate::catalog::name::quote(name))));
             }
-            (!same_bytes(&from, &to)).then(|| Replacement::Assign { from, column: &old.columns[at] })
+            (!same_bytes(&from, &to)).then(|| Assign::new(&from, &to, name)).transpose()?.map(Replacement::Assign)
         }
     };
     check_users_of_type(ctx, &old, &mut new, at)?;
     if let Some(conversion) = conversion {
         lock::advance(ctx).await?;
-        let column = new.columns[at].clone();
-        let conversion = match conversion {
-            Replacement::Assign { from, .. } => Replacement::Assign { from, column: &column },
-            compute => compute,
-        };
         // Every row is written in full: nothing is missing any more.
         new.columns.iter_mut().for_each(|c| c.missing = Value::Null);
         new = truncate::on_fresh_storages(ctx, &new).await?;
@@ -206,20 +202,7 @@ pub(super) async fn set_type(
 
 /// Whether a value becomes one of the other type without being asked to.
 fn assignable(from: &Type, to: &Type) -> bool {
-    use Type::*;
-    if to.is_text() || (from.is_number() && to.is_number()) {
-        return true;
-    }
-    matches!(
-        (from, to),
-        (Date, Timestamp | TimestampTz)
-            | (Timestamp, Date | Time | TimestampTz)
-            | (TimestampTz, Date | Time | Timestamp)
-            | (Time, Interval)
-            | (Interval, Time)
-            | (Json, Jsonb)
-            | (Jsonb, Json)
-    ) || from.oid() == to.oid()
+    matches!(cast::context(from, to), Some(cast::Context::Implicit | cast::Context::Assignment))
 }
 
 /// Whether every value of one type is stored as the same value of the other.

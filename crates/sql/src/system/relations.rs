@@ -274,7 +274,9 @@ fn indexes(input: &SystemInput, rows: &mut Rows<'_>) {
     for t in input.catalog.tables.values() {
         for index in indexes_of(t) {
             let columns = || index.columns.iter().filter_map(|(c, d)| t.column_by_id(*c).map(|c| (c, *d)));
-            let option = |d| Value::Int2(if d == Direction::Descending { 3 } else { 0 });
+            // Clients that read this column expect the text form of an int2vector.
+            let options: Vec<&str> =
+                columns().map(|(_, d)| if d == Direction::Descending { "3" } else { "0" }).collect();
             rows.add([
                 ("indexrelid", oid(index.id)),
                 ("indrelid", oid(t.id)),
@@ -292,7 +294,7 @@ fn indexes(input: &SystemInput, rows: &mut Rows<'_>) {
                     Value::Array(columns().map(|(c, _)| Value::Oid(type_facts(&c.r#type).collation)).collect()),
                 ),
                 ("indclass", Value::Array(columns().map(|(c, _)| Value::Oid(opclass(&c.r#type))).collect())),
-                ("indoption", Value::Array(columns().map(|(_, d)| option(d)).collect())),
+                ("indoption", text(options.join(" "))),
             ]);
         }
     }

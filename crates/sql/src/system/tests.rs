@@ -185,9 +185,10 @@ fn tables_and_columns_are_there_as_clients_look_for_them() {
     let identities = cells(&input, "pg_attribute", "attidentity", "attrelid", Value::Oid(16_390));
     assert_eq!(identities, [text("d"), text(""), text("")]);
     assert_eq!(cells(&input, "pg_attrdef", "adbin", "adrelid", Value::Oid(16_390)), [text("'x'")]);
+    assert_eq!(cells(&input, "pg_index", "indoption", "indexrelid", Value::Oid(16_392)), [text("0 3")]);
     assert_eq!(
-        cells(&input, "pg_index", "indoption", "indexrelid", Value::Oid(16_392)),
-        [Value::Array(vec![Value::Int2(0), Value::Int2(3)])]
+        cells(&input, "pg_index", "indkey", "indexrelid", Value::Oid(16_392)),
+        [Value::Array(vec![Value::Int2(1), Value::Int2(3)])]
     );
     assert_eq!(cells(&input, "pg_depend", "deptype", "objid", Value::Oid(16_400)), [text("i")]);
     assert_eq!(cells(&input, "pg_description", "description", "objsubid", Value::Int4(3)), [text("a column")]);
