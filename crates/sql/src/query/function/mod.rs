@@ -1,0 +1,39 @@
+//! Functions and operators, as PostgreSQL has them.
+//!
+//! | module         | holds                                                       |
+//! |----------------|-------------------------------------------------------------|
+//! | [`kernel`]     | scalar functions as DataFusion runs them                    |
+//! | [`list`]       | the functions there are, by name                            |
+//! | [`fold`]       | aggregates of our own                                       |
+//! | [`convert`]    | conversions and sort keys                                   |
+//! | [`arithmetic`] | `+ - * / %` on numbers                                      |
+//! | [`math`]       | functions on numbers                                        |
+//! | [`text`]       | functions on text and bytes                                 |
+//! | [`pattern`]    | LIKE, SIMILAR TO, regular expressions                       |
+//! | [`datetime`]   | dates, times, intervals                                     |
+//! | [`format`]     | values by template                                          |
+//! | [`array`]      | arrays                                                      |
+//! | [`json`]       | JSON                                                        |
+//! | [`set`]        | functions that give sets                                    |
+//! | [`names`]      | object identifiers and the names they stand for             |
+//! | [`system`]     | functions about the session and the catalog                 |
+//! | [`digest`]     | MD5 and base64                                              |
+//! | [`random`]     | random numbers for queries                                  |
+
+pub mod arithmetic;
+pub mod array;
+pub mod convert;
+pub mod datetime;
+pub mod digest;
+pub mod fold;
+pub mod format;
+pub mod json;
+pub mod kernel;
+pub mod list;
+pub mod math;
+pub mod names;
+pub mod pattern;
+pub mod random;
+pub mod set;
+pub mod system;
+pub mod text;

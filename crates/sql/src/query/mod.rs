@@ -1,0 +1,134 @@
+//! SELECT and whatever else reads.
+//!
+//! ```text
+//!   syntax tree ──▶ bind      names, types and functions by PostgreSQL's rules
+//!                    │        (what comes out needs no coercion any more)
+//!                    ▼
+//!               logical plan  optimised once, kept while the catalog stands
+//!                    │        parameters and the time of day still open
+//!                    ▼
+//!                  run        parameters filled in, physical plan, batches
+//!                    │
+//!                    ▼
+//!                  rows       pulled bit by bit
+//! ```
+//! DataFusion optimises and executes; what SQL *means* is decided here. Its
+//! own SQL front end follows other rules (types of literals, division, labels,
+//! error texts), so statements are bound by [`bind`] instead.
+//!
+//! | module       | holds                                                        |
+//! |--------------|--------------------------------------------------------------|
+//! | [`types`]    | SQL types and values as Arrow types and arrays, and back     |
+//! | [`numeric`]  | numbers that carry their own scale, in columns               |
+//! | [`scan`]     | stored tables: key ranges, decoding, parallel reading        |
+//! | [`bind`]     | what names, types and functions mean                         |
+//! | [`function`] | functions and operators, as PostgreSQL has them              |
+//! | [`planner`]  | making plans, and what all of them share                     |
+//! | [`run`]      | running plans                                                |
+//! | [`subplan`]  | subqueries that are run row by row                           |
+//! | [`scalar`]   | one expression over given rows                               |
+//! | [`system`]   | the system catalogs as tables                                |
+//! | [`errors`]   | DataFusion's errors in PostgreSQL's words                    |
+
+pub mod bind;
+mod errors;
+pub mod function;
+pub mod numeric;
+mod planner;
+pub mod run;
+mod scalar;
+pub mod scan;
+mod subplan;
+pub mod system;
+pub mod types;
+
+pub use self::planner::Planner;
+pub use self::scalar::Scalar;
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast;
+use polity_base::{TableId, Type, Value};
+use polity_txn::View;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::session::context::Context;
+use crate::session::settings::Settings;
+use crate::session::{Column, Watch};
+
+/// What a statement is planned against.
+#[derive(Clone)]
+pub struct PlanInput {
+    /// The catalog it sees
+    pub catalog: Arc<Catalog>,
+    /// The session's settings
+    pub settings: Settings,
+    /// Who asks
+    pub user: String,
+    /// A table that shows the key of each row as the column `__polity_key`
+    /// (`bytea`), which `*` does not include
+    pub expose_key: Option<TableId>,
+}
+
+impl PlanInput {
+    /// What the statement that runs in `context` is planned against.
+    pub fn of(context: &Context<'_>) -> PlanInput {
+        PlanInput {
+            catalog: context.catalog.clone(),
+            settings: context.settings.clone(),
+            user: context.user.to_owned(),
+            expose_key: None,
+        }
+    }
+}
+
+/// A statement that was planned. It can be run any number of times, as long as
+/// the catalog and the settings it was planned against stand.
+pub struct Planned {
+    /// Types of the parameters `$1`, `$2`, …
+    pub parameters: Vec<Type>,
+    /// What the rows consist of
+    pub columns: Arc<[Column]>,
+    work: Arc<planner::Work>,
+}
+
+/// What a run has at hand besides its view.
+#[derive(Clone)]
+pub struct RunEnv {
+    /// The catalog, as the plan's
+    pub catalog: Arc<Catalog>,
+    /// Who asks
+    pub user: String,
+    /// `now()`, in microseconds since 1970 UTC
+    pub transaction_time: i64,
+    /// Tells whether to end
+    pub watch: Watch,
+}
+
+impl RunEnv {
+    /// What the statement that runs in `context` has at hand.
+    pub fn of(context: &Context<'_>) -> RunEnv {
+        RunEnv {
+            catalog: context.catalog.clone(),
+            user: context.user.to_owned(),
+            transaction_time: context.transaction_time,
+            watch: context.watch.clone(),
+        }
+    }
+}
+
+/// Plans a query and gives all its rows, with what they consist of.
+pub async fn rows_of(
+    planner: &Planner,
+    input: &PlanInput,
+    statement: &ast::Statement,
+    parameters: &[Value],
+    parameter_types: &[Option<Type>],
+    view: &View,
+    env: RunEnv,
+) -> Result<(Arc<[Column]>, Vec<Vec<Value>>)> {
+    let planned = planner.plan(input, statement, parameter_types)?;
+    let rows = planner.rows(&planned, parameters, view, env).await?;
+    Ok((planned.columns, rows))
+}
