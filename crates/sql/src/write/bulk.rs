@@ -79,9 +79,7 @@ impl Bulk {
                 self.is_fresh = false;
             }
         }
-        for row in &chunk {
-            writing.check(ctx, target, row)?;
-        }
+        writing.check_all(ctx, target, &chunk)?;
         if let Some(fill) = &mut self.fill {
             return fill.add(ctx, target, &chunk).await;
         }

@@ -112,14 +112,15 @@ impl Conflict {
         let old = rows::load(&target.table, &stored)?;
         let mut both = old.clone();
         both.extend(row);
-        let run = RunEnv::of(ctx);
-        if let Some(filter) = &update.filter
-            && !filter.is_true(&Env::of(ctx, parameters).row(&both), &run)?
-        {
-            return Ok(None);
+        let mut run = None;
+        if let Some(filter) = &update.filter {
+            let run = run.get_or_insert_with(|| RunEnv::of(ctx));
+            if !filter.is_true(&Env::of(ctx, parameters).row(&both), run)? {
+                return Ok(None);
+            }
         }
         let mut new = old.clone();
-        update.set.apply(ctx, &both, &mut new, parameters, &mut Some(run)).await?;
+        update.set.apply(ctx, &both, &mut new, parameters, &mut run).await?;
         let key = writing.update(ctx, target, &existing, &old, &new).await?;
         touched.insert(key);
         Ok(Some(new))

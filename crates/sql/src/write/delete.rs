@@ -8,7 +8,7 @@ use polity_txn::LockMode;
 
 use super::returning::{Others, Returning, response};
 use super::statement::{self, Step, Writing, conclude};
-use super::{described, select, table_of, types_of, update};
+use super::{described, select, spelling, table_of, types_of, update};
 use crate::catalog::Table;
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Parameters, Scope};
@@ -29,11 +29,11 @@ impl Plan {
         let (written, alias) = select::written_table(item)?;
         let table = table_of(ctx.catalog, written, "DELETE")?;
         let qualifier = alias.unwrap_or_else(|| table.name.clone());
-        let using = delete.using.as_deref().unwrap_or_default();
+        let (using, with) = spelling::without_carrier(delete.using.as_deref().unwrap_or_default());
         let mut items = select::key_and_columns(&table, &qualifier);
-        let others = update::others(ctx, delete.returning.is_some(), using, &mut items)?;
+        let others = update::others(ctx, delete.returning.is_some(), using, with, &mut items)?;
         let tables: Vec<TableWithJoins> = std::iter::once(item).chain(using).cloned().collect();
-        let statement = select::statement(items, tables, delete.selection.clone())?;
+        let statement = select::statement(with, items, tables, delete.selection.clone())?;
         let planned = select::plan(ctx, &statement, Some(table.id), parameters)?;
         Ok(Plan { table, qualifier, planned, others })
     }

@@ -210,7 +210,7 @@ fn compile_row(ctx: &Context<'_>, shape: &Shape<'_>, row: &[Ast], parameters: &m
             };
             items.push(SelectItem::UnnamedExpr(ast));
         }
-        let planned = select::plan(ctx, &select::statement(items, Vec::new(), None)?, None, parameters)?;
+        let planned = select::plan(ctx, &select::statement(None, items, Vec::new(), None)?, None, parameters)?;
         for ((at, _), (n, from)) in queried.iter().zip(planned.columns.iter().enumerate()) {
             let Some(column) = shape.given.get(*at).and_then(|p| shape.table.columns.get(*p)) else { continue };
             cells[*at] = Cell::Queried(n, Assign::new(&from.r#type, &column.r#type, &column.name)?);
@@ -231,7 +231,7 @@ pub(super) fn describe(ctx: &Context<'_>, insert: &Insert, mut parameters: Param
             }
         }
         Source::Query(query) => {
-            let planned = plan_source(ctx, query, &mut parameters)?;
+            let planned = plan_source(ctx, &shape, query, &mut parameters)?;
             shape.check_fit(planned.columns.len())?;
         }
     }
@@ -255,8 +255,46 @@ pub(super) fn explain(ctx: &Context<'_>, insert: &Insert) -> Result<Vec<String>>
     Ok(lines)
 }
 
-fn plan_source(ctx: &Context<'_>, query: &Query, parameters: &mut Parameters) -> Result<Planned> {
-    select::plan(ctx, &Statement::Query(Box::new(query.clone())), None, parameters)
+fn plan_source(ctx: &Context<'_>, shape: &Shape<'_>, query: &Query, parameters: &mut Parameters) -> Result<Planned> {
+    let mut query = query.clone();
+    type_literals(shape, query.body.as_mut())?;
+    select::plan(ctx, &Statement::Query(Box::new(query)), None, parameters)
+}
+
+/// Literals and parameters that stand alone are of the columns' types.
+fn type_literals(shape: &Shape<'_>, body: &mut SetExpr) -> Result<()> {
+    match body {
+        SetExpr::Query(inner) => type_literals(shape, inner.body.as_mut()),
+        SetExpr::Select(select) => {
+            for (item, place) in select.projection.iter_mut().zip(&shape.given) {
+                let ast = match item {
+                    SelectItem::UnnamedExpr(ast) => ast,
+                    SelectItem::ExprWithAlias { expr, .. } => expr,
+                    // How many columns that is, the planner knows.
+                    _ => return Ok(()),
+                };
+                if expr::operand::is_untyped(ast)
+                    && let Some(column) = shape.table.columns.get(*place)
+                {
+                    *ast = select::typed(ast.clone(), &column.r#type)?;
+                }
+            }
+            Ok(())
+        }
+        SetExpr::Values(values) => {
+            for row in &mut values.rows {
+                for (ast, place) in row.content.iter_mut().zip(&shape.given) {
+                    if expr::operand::is_untyped(ast)
+                        && let Some(column) = shape.table.columns.get(*place)
+                    {
+                        *ast = select::typed(ast.clone(), &column.r#type)?;
+                    }
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs an INSERT.
@@ -358,7 +396,7 @@ impl<'a> Inserting<'a> {
 
     /// The rows of a query.
     async fn query(&mut self, ctx: &mut Context<'_>, query: &Query, types: &mut Parameters) -> Step<()> {
-        let planned = plan_source(ctx, query, types)?;
+        let planned = plan_source(ctx, self.shape, query, types)?;
         self.shape.check_fit(planned.columns.len())?;
         let mut assigns = Vec::with_capacity(planned.columns.len());
         for (from, place) in planned.columns.iter().zip(&self.shape.given) {

@@ -85,6 +85,30 @@ impl Rule {
         }
     }
 
+    /// The first row over which the value is false.
+    pub fn first_false<'r>(
+        &self,
+        rows: &'r [Vec<Value>],
+        env: &Env<'_>,
+        run: &RunEnv,
+    ) -> Result<Option<&'r Vec<Value>>> {
+        match self {
+            Rule::Small(expr) => {
+                for row in rows {
+                    if expr.is_false(&env.row(row))? {
+                        return Ok(Some(row));
+                    }
+                }
+                Ok(None)
+            }
+            Rule::General(scalar) => {
+                let values = scalar.eval(rows, env.parameters, run)?;
+                let at = values.iter().position(|v| *v == Value::Bool(false));
+                Ok(at.and_then(|at| rows.get(at)))
+            }
+        }
+    }
+
     /// Whether the value over one row is true.
     pub fn is_true(&self, env: &Env<'_>, run: &RunEnv) -> Result<bool> {
         match self {
@@ -125,7 +149,7 @@ fn general(ast: &Ast, scope: &mut Scope<'_>, input: &PlanInput) -> Result<Rule> 
             return Err(error);
         }
     }
-    let scalar = Scalar::compile(input, &[], &columns, &renamed, None, &scope.parameters.types())?;
+    let scalar = Scalar::compile(input, &columns, &renamed, None, &scope.parameters.types())?;
     for (at, r#type) in scalar.parameters.iter().enumerate() {
         scope.parameters.infer(at, r#type);
     }

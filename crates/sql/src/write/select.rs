@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, Expr as Ast, Ident, Query, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor,
-    TableWithJoins, Value as Literal, WildcardAdditionalOptions,
+    TableWithJoins, Value as Literal, WildcardAdditionalOptions, With,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Key, TableId, Type, Value};
@@ -17,9 +17,15 @@ use crate::session::{Context, RowStream};
 /// The hidden column that gives a row's key.
 pub const KEY_COLUMN: &str = "__polity_key";
 
-/// `SELECT items FROM from WHERE selection`
-pub fn statement(items: Vec<SelectItem>, from: Vec<TableWithJoins>, selection: Option<Ast>) -> Result<Statement> {
+/// `WITH with SELECT items FROM from WHERE selection`
+pub fn statement(
+    with: Option<&With>,
+    items: Vec<SelectItem>,
+    from: Vec<TableWithJoins>,
+    selection: Option<Ast>,
+) -> Result<Statement> {
     let mut query = empty()?;
+    query.with = with.cloned();
     if let SetExpr::Select(select) = query.body.as_mut() {
         select.projection = items;
         select.from = from;

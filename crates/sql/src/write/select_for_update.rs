@@ -47,20 +47,20 @@ impl Locking {
                 }
             }
             let weaker = words.first().is_some_and(|w| w == WEAKER);
-            let of = words.get(usize::from(weaker));
-            if of.is_some_and(|of| of != qualifier) {
-                let of = of.map_or("", String::as_str);
-                return Err(Error::new(
-                    Condition::UndefinedTable,
-                    format!("relation \"{of}\" in FOR UPDATE clause not found in FROM clause"),
-                ));
-            }
             let mode = match (clause.lock_type, weaker) {
                 (LockType::Update, false) => LockMode::Exclusive,
                 (LockType::Update, true) => LockMode::NoKeyExclusive,
                 (LockType::Share, false) => LockMode::Share,
                 (LockType::Share, true) => LockMode::KeyShare,
             };
+            let of = words.get(usize::from(weaker));
+            if of.is_some_and(|of| of != qualifier) {
+                let of = of.map_or("", String::as_str);
+                return Err(Error::new(
+                    Condition::UndefinedTable,
+                    format!("relation \"{of}\" in FOR {mode} clause not found in FROM clause"),
+                ));
+            }
             let wait = match clause.nonblock {
                 None => Wait::Block,
                 Some(NonBlock::Nowait) => Wait::NoWait,
@@ -101,7 +101,14 @@ impl Plan {
             // Last, so that ORDER BY 1 means what it did.
             select.projection.push(SelectItem::UnnamedExpr(select::column(&qualifier, select::KEY_COLUMN)));
         }
-        let planned = select::plan(ctx, &Statement::Query(Box::new(keyed)), Some(table.id), parameters)?;
+        let planned = select::plan(ctx, &Statement::Query(Box::new(keyed)), Some(table.id), parameters);
+        let planned = planned.map_err(|error| match error.condition() {
+            // Only with aggregates does the key stand outside of GROUP BY.
+            Condition::GroupingError if error.message().contains(select::KEY_COLUMN) => {
+                Error::new(Condition::FeatureNotSupported, "FOR UPDATE is not allowed with aggregate functions")
+            }
+            _ => error,
+        })?;
         Ok(Plan { table, locking, planned })
     }
 

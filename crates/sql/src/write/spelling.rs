@@ -9,7 +9,14 @@
 //!
 //! They are replaced token by token, so strings and comments stay as they are,
 //! and each token keeps its place in the text for error messages.
+//!
+//! `WITH … INSERT` (UPDATE, DELETE) is parsed as a query with a statement in it.
+//! [`normalise`] makes it the statement: INSERT takes the WITH into its source,
+//! the others carry it as a last table called `polity with` of FROM or USING.
 
+use datafusion::sql::sqlparser::ast::{
+    Query, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, UpdateTableFromKind, With,
+};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
@@ -22,6 +29,98 @@ pub fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
     }
     if tokens.iter().any(|t| is(t, "KEY")) {
         weaker_locks(tokens);
+    }
+}
+
+/// The name of the table that carries a WITH.
+const CARRIER: &str = "polity with";
+
+/// Makes `WITH … INSERT` (UPDATE, DELETE) a statement of its own kind.
+pub fn normalise(statement: &mut Statement) {
+    if let Statement::Explain { statement, .. } = statement {
+        return normalise(statement);
+    }
+    let Statement::Query(query) = statement else { return };
+    let Query { with, body, order_by: None, limit_clause: None, .. } = query.as_mut() else { return };
+    let inner = match body.as_mut() {
+        SetExpr::Insert(inner) | SetExpr::Update(inner) | SetExpr::Delete(inner) => inner,
+        _ => return,
+    };
+    let carrier = with.take().map(carrier);
+    match inner {
+        Statement::Insert(insert) => {
+            if let (Some(source), Some(carrier)) = (&mut insert.source, carrier)
+                && let Some(outer) = carried(&carrier)
+            {
+                // The inner WITH, if there is one, may use the outer.
+                match &mut source.with {
+                    None => source.with = Some(outer.clone()),
+                    Some(own) => {
+                        own.recursive |= outer.recursive;
+                        own.cte_tables.splice(0..0, outer.cte_tables.iter().cloned());
+                    }
+                }
+            }
+        }
+        Statement::Update(update) => {
+            if let Some(carrier) = carrier {
+                match &mut update.from {
+                    Some(UpdateTableFromKind::AfterSet(from)) => from.push(carrier),
+                    _ => update.from = Some(UpdateTableFromKind::AfterSet(vec![carrier])),
+                }
+            }
+        }
+        Statement::Delete(delete) => {
+            if let Some(carrier) = carrier {
+                delete.using.get_or_insert_default().push(carrier);
+            }
+        }
+        _ => return,
+    }
+    let inner = std::mem::replace(inner, Statement::Commit { chain: false, end: false, modifier: None });
+    *statement = inner;
+}
+
+fn carrier(with: With) -> TableWithJoins {
+    let query = Query {
+        with: Some(with),
+        body: Box::new(SetExpr::Values(datafusion::sql::sqlparser::ast::Values {
+            explicit_row: false,
+            value_keyword: false,
+            rows: Vec::new(),
+        })),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    };
+    let name = datafusion::sql::sqlparser::ast::Ident::with_quote('"', CARRIER);
+    let alias = TableAlias { explicit: true, name, columns: Vec::new(), at: None };
+    let relation = TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(alias), sample: None };
+    TableWithJoins { relation, joins: Vec::new() }
+}
+
+fn carried(item: &TableWithJoins) -> Option<&With> {
+    match &item.relation {
+        TableFactor::Derived { subquery, alias: Some(alias), .. } if alias.name.value == CARRIER => {
+            subquery.with.as_ref()
+        }
+        _ => None,
+    }
+}
+
+/// The tables of FROM or USING, and the WITH they carry.
+pub fn without_carrier(from: &[TableWithJoins]) -> (&[TableWithJoins], Option<&With>) {
+    match from.split_last() {
+        Some((last, rest)) => match carried(last) {
+            Some(with) => (rest, Some(with)),
+            None => (from, None),
+        },
+        None => (from, None),
     }
 }
 

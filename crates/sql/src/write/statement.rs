@@ -16,6 +16,7 @@ use polity_base::{Key, TableId, Value};
 use polity_txn::{Isolation, LockMode, Wait};
 
 use super::references::{Gone, Referring};
+use super::rule::Rule;
 use super::target::{Target, differs};
 use super::violation;
 use crate::catalog::store::table_key;
@@ -244,6 +245,26 @@ impl Writing {
         let env = Env::of(ctx, &[]).row(row);
         for (name, rule) in &target.checks {
             if rule.is_false(&env, run)? {
+                return Err(violation::check(&target.table, name, row, Local::of(ctx)));
+            }
+        }
+        Ok(())
+    }
+
+    /// NOT NULL and CHECK of many rows.
+    pub fn check_all(&mut self, ctx: &mut Context<'_>, target: &Target, rows: &[Vec<Value>]) -> Result<()> {
+        if target.checks.iter().all(|(_, rule)| matches!(rule, Rule::Small(_))) {
+            return rows.iter().try_for_each(|row| self.check(ctx, target, row));
+        }
+        for place in &target.not_null {
+            if let Some(row) = rows.iter().find(|row| row.get(*place).is_none_or(Value::is_null)) {
+                return Err(violation::not_null(&target.table, *place, row, Local::of(ctx)));
+            }
+        }
+        let run = self.run.get_or_insert_with(|| RunEnv::of(ctx));
+        let env = Env::of(ctx, &[]);
+        for (name, rule) in &target.checks {
+            if let Some(row) = rule.first_false(rows, &env, run)? {
                 return Err(violation::check(&target.table, name, row, Local::of(ctx)));
             }
         }

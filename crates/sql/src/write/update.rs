@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, Expr as Ast, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Update,
-    UpdateTableFromKind,
+    UpdateTableFromKind, With,
 };
 use polity_base::{Key, Type, Value};
 use polity_txn::{LockMode, Wait};
@@ -14,7 +14,7 @@ use super::defaults::Default;
 use super::returning::{Others, Returning, response};
 use super::rule::Rule;
 use super::statement::{self, Step, Writing, conclude};
-use super::{described, is_default, select, table_of, target_column, types_of};
+use super::{described, is_default, select, spelling, table_of, target_column, types_of};
 use crate::catalog::{Identity, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Assign, Env, Parameters, Scope};
@@ -220,7 +220,7 @@ impl Plan {
         let (written, alias) = select::written_table(&update.table)?;
         let table = table_of(ctx.catalog, written, "UPDATE")?;
         let qualifier = alias.unwrap_or_else(|| table.name.clone());
-        let from = from_list(update)?;
+        let (from, with) = spelling::without_carrier(from_list(update)?);
         let assignments = Assignments::of(&table, &update.assignments)?;
         let mut items = select::key_and_columns(&table, &qualifier);
         let mut places = Vec::new();
@@ -239,9 +239,9 @@ impl Plan {
                 }
             }
         }
-        let others = others(ctx, update.returning.is_some(), from, &mut items)?;
+        let others = others(ctx, update.returning.is_some(), from, with, &mut items)?;
         let tables: Vec<TableWithJoins> = std::iter::once(&update.table).chain(from).cloned().collect();
-        let statement = select::statement(items, tables, update.selection.clone())?;
+        let statement = select::statement(with, items, tables, update.selection.clone())?;
         let planned = select::plan(ctx, &statement, Some(table.id), parameters)?;
         let first = 1 + table.columns.len();
         let mut new = Vec::with_capacity(places.len());
@@ -280,12 +280,13 @@ pub(super) fn others(
     ctx: &Context<'_>,
     wanted: bool,
     from: &[TableWithJoins],
+    with: Option<&With>,
     items: &mut Vec<SelectItem>,
 ) -> Result<Others> {
     let mut all = Vec::new();
     if wanted {
         for qualifier in select::qualifiers(from) {
-            let statement = select::statement(vec![select::all_of(&qualifier)], from.to_vec(), None)?;
+            let statement = select::statement(with, vec![select::all_of(&qualifier)], from.to_vec(), None)?;
             let planned = select::plan(ctx, &statement, None, &mut Parameters::default())?;
             items.push(select::all_of(&qualifier));
             let columns: Vec<(String, Type)> =

@@ -77,7 +77,7 @@ pub async fn copy_out(ctx: &mut Context<'_>, statement: &Statement) -> Result<Re
                 sample: None,
                 index_hints: Vec::new(),
             };
-            select::statement(items, vec![TableWithJoins { relation, joins: Vec::new() }], None)?
+            select::statement(None, items, vec![TableWithJoins { relation, joins: Vec::new() }], None)?
         }
     };
     let planned = select::plan(ctx, &query, None, &mut Parameters::default())?;
@@ -95,6 +95,7 @@ pub async fn copy_out(ctx: &mut Context<'_>, statement: &Statement) -> Result<Re
         options,
         stream,
         rows: 0,
+        ends: Vec::new(),
         scratch: String::new(),
     };
     Ok(Response::CopyOut { columns: source.types.len(), source: Box::new(source) })
@@ -108,6 +109,8 @@ struct Output {
     header: Option<Vec<String>>,
     settings: Settings,
     rows: u64,
+    /// Where each row of the last piece ends
+    ends: Vec<usize>,
     scratch: String,
 }
 
@@ -115,6 +118,7 @@ impl CopySource for Output {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>>> {
         async {
             let mut out = Vec::new();
+            self.ends.clear();
             if let Some(names) = self.header.take() {
                 let names: Vec<Value> = names.into_iter().map(Value::Text).collect();
                 let text = vec![Type::Text; names.len()];
@@ -135,6 +139,10 @@ impl CopySource for Output {
             Ok(Some(out.into()))
         }
         .boxed()
+    }
+
+    fn ends(&self) -> &[usize] {
+        &self.ends
     }
 
     fn rows(&self) -> u64 {
@@ -162,6 +170,7 @@ impl Output {
             }
         }
         out.push(b'\n');
+        self.ends.push(out.len());
         Ok(())
     }
 }
