@@ -212,7 +212,7 @@ fn whole(value: &Value, to: &Type) -> Result<Value> {
         Value::Float4(_) | Value::Float8(_) => {
             let v = to_f64(value).round_ties_even();
             // 2^63 itself is beyond; -2^63 is not.
-            (v >= -9_223_372_036_854_775_808.0 && v < 9_223_372_036_854_775_808.0).then_some(v as i64)
+            (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&v).then_some(v as i64)
         }
         other => other.as_i64(),
     };

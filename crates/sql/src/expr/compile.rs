@@ -524,15 +524,6 @@ fn sequence_named(ast: &Ast, catalog: &crate::catalog::Catalog) -> Option<polity
     }
 }
 
-/// Whether a value is NULL, whatever its type.
-pub fn is_null_literal(ast: &Ast) -> bool {
-    match ast {
-        Ast::Nested(inner) => is_null_literal(inner),
-        Ast::Value(v) => v.value == Literal::Null,
-        _ => false,
-    }
-}
-
 /// A constant as an expression of the syntax tree: what a parameter stood for.
 pub fn to_ast(value: &Value) -> Option<Ast> {
     let literal = match value {

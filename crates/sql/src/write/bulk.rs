@@ -185,7 +185,7 @@ fn add_unlocked(ctx: &mut Context<'_>, writing: &mut Writing, target: &Arc<Targe
                 ctx.txn.put(entry.clone(), key.0.clone())?;
             }
         }
-        writing.refer(target, None, row, &key)?;
+        writing.refer_once(target, row, &key)?;
         ctx.txn.put(key, target.store(row))?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use polity_txn::LockMode;
 
 use super::returning::{Others, Returning, response};
 use super::statement::{self, Step, Writing, conclude};
-use super::{described, select, spelling, table_of, types_of, update};
+use super::{conformed, described, select, spelling, table_of, types_of, update};
 use crate::catalog::Table;
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Parameters, Scope};
@@ -88,6 +88,7 @@ async fn run(ctx: &mut Context<'_>, delete: &Delete, parameters: &[Value]) -> St
     let mut types = types_of(parameters);
     let plan = Plan::of(ctx, delete, &mut types)?;
     let returning = plan.returning(ctx, delete, &mut types)?;
+    let parameters = &conformed(ctx, parameters, &types)?;
     let target = Arc::new(statement::prepare(ctx, &plan.table)?);
     let mut writing = Writing::begin(ctx, &target, false).await?;
     let found = update::found_rows(ctx, &mut writing, &plan.planned, parameters, LockMode::Exclusive).await?;

@@ -13,7 +13,7 @@ use super::defaults::Default;
 use super::returning::{Returning, response};
 use super::rule::Rule;
 use super::statement::{self, Locking, Step, Touched, Writing, conclude};
-use super::{column_place, described, is_default, select, table_of, types_of};
+use super::{column_place, conformed, described, is_default, select, table_of, types_of};
 use crate::catalog::{Identity, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Assign, Env, Parameters, Scope};
@@ -308,17 +308,32 @@ pub async fn execute(ctx: &mut Context<'_>, statement: &Statement, parameters: &
 
 async fn run(ctx: &mut Context<'_>, insert: &Insert, parameters: &[Value]) -> Step<Response> {
     let shape = Shape::of(ctx, insert)?;
+    // Everything is compiled before anything is computed: only then the types of
+    // all parameters are known.
     let mut types = types_of(parameters);
-    let mut inserting = Inserting::begin(ctx, &shape, parameters, &mut types).await?;
+    let mut rows = Vec::new();
+    let mut query = None;
     match &shape.source {
-        Source::Defaults => inserting.row(ctx, Vec::new()).await?,
-        Source::Values(rows) => {
-            for row in rows {
-                let compiled = compile_row(ctx, &shape, row, &mut types)?;
-                inserting.values(ctx, compiled).await?;
+        Source::Defaults => {}
+        Source::Values(lists) => {
+            for list in lists {
+                rows.push(compile_row(ctx, &shape, list, &mut types)?);
             }
         }
-        Source::Query(query) => inserting.query(ctx, query, &mut types).await?,
+        Source::Query(source) => query = Some(plan_source(ctx, &shape, source, &mut types)?),
+    }
+    let conflict = shape.conflict(ctx, &mut types)?;
+    let returning = shape.returning(ctx, &mut types)?;
+    let parameters = conformed(ctx, parameters, &types)?;
+    let mut inserting = Inserting::begin(ctx, &shape, &parameters, conflict, returning).await?;
+    match (&shape.source, query) {
+        (Source::Query(_), Some(planned)) => inserting.query(ctx, planned).await?,
+        (Source::Defaults, _) => inserting.row(ctx, Vec::new()).await?,
+        _ => {
+            for row in rows {
+                inserting.values(ctx, row).await?;
+            }
+        }
     }
     inserting.writing.finish(ctx).await?;
     Ok(response(Verb::Insert, inserting.written, inserting.returning.as_ref().map(|r| (r, inserting.returned))))
@@ -344,14 +359,15 @@ impl<'a> Inserting<'a> {
         ctx: &mut Context<'_>,
         shape: &'a Shape<'a>,
         parameters: &'a [Value],
-        types: &mut Parameters,
+        conflict: Option<Conflict>,
+        returning: Option<Returning>,
     ) -> Step<Inserting<'a>> {
         let target = Arc::new(statement::prepare(ctx, &shape.table)?);
         let unread = !matches!(shape.source, Source::Query(_));
         Ok(Inserting {
             writing: Writing::begin(ctx, &target, unread).await?,
-            conflict: shape.conflict(ctx, types)?,
-            returning: shape.returning(ctx, types)?,
+            conflict,
+            returning,
             defaults: Default::all(ctx, &shape.table)?,
             shape,
             target,
@@ -395,8 +411,7 @@ impl<'a> Inserting<'a> {
     }
 
     /// The rows of a query.
-    async fn query(&mut self, ctx: &mut Context<'_>, query: &Query, types: &mut Parameters) -> Step<()> {
-        let planned = plan_source(ctx, self.shape, query, types)?;
+    async fn query(&mut self, ctx: &mut Context<'_>, planned: Planned) -> Step<()> {
         self.shape.check_fit(planned.columns.len())?;
         let mut assigns = Vec::with_capacity(planned.columns.len());
         for (from, place) in planned.columns.iter().zip(&self.shape.given) {

@@ -49,8 +49,8 @@ use polity_base::{Type, Value};
 
 use crate::catalog::{Catalog, Relation, Table, name};
 use crate::error::{Condition, Error, Result};
-use crate::expr::Parameters;
 use crate::expr::operand::type_of;
+use crate::expr::{Local, Parameters, cast};
 use crate::session::{Context, Description};
 
 /// What INSERT, UPDATE or DELETE needs and gives.
@@ -83,6 +83,9 @@ pub(crate) fn table_of(catalog: &Catalog, written: &ObjectName, verb: &str) -> R
     match catalog.relation(&name) {
         Some(Relation::Table(table)) => Ok(table),
         Some(Relation::View(_)) => {
+            if verb == "COPY" {
+                return Err(Error::new(Condition::WrongObjectType, format!("cannot copy to view \"{name}\"")));
+            }
             let (what, hint) = match verb {
                 "INSERT" => ("insert into", "insert into the table the view reads"),
                 "UPDATE" => ("update", "update the table the view reads"),
@@ -91,6 +94,9 @@ pub(crate) fn table_of(catalog: &Catalog, written: &ObjectName, verb: &str) -> R
             Err(Error::new(Condition::ObjectNotInPrerequisiteState, format!("cannot {what} view \"{name}\""))
                 .detail("Views are read only.")
                 .hint(format!("To change rows, {hint}.")))
+        }
+        Some(Relation::Sequence(_)) if verb == "COPY" => {
+            Err(Error::new(Condition::WrongObjectType, format!("cannot copy to sequence \"{name}\"")))
         }
         Some(Relation::Sequence(_)) => {
             Err(Error::new(Condition::WrongObjectType, format!("cannot change sequence \"{name}\"")))
@@ -105,6 +111,20 @@ pub(crate) fn table_of(catalog: &Catalog, written: &ObjectName, verb: &str) -> R
 pub(crate) fn types_of(parameters: &[Value]) -> Parameters {
     let types: Vec<Option<Type>> = parameters.iter().map(|v| type_of(v).filter(|t| *t != Type::Text)).collect();
     Parameters::stated(&types)
+}
+
+/// Parameters as values of the types that were found out: text may stand for
+/// any.
+pub(crate) fn conformed(ctx: &Context<'_>, given: &[Value], types: &Parameters) -> Result<Vec<Value>> {
+    let local = Local::of(ctx);
+    let convert = |(value, wanted): (&Value, Option<Type>)| match wanted {
+        Some(to) if type_of(value).is_some_and(|from| from != to) => {
+            cast::convert(value.clone(), &cast::without_modifier(&to), true, local)
+        }
+        _ => Ok(value.clone()),
+    };
+    let types = types.types().into_iter().chain(std::iter::repeat(None));
+    given.iter().zip(types).map(convert).collect()
 }
 
 /// The one name that an assignment's target is made of.

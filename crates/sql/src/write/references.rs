@@ -50,6 +50,20 @@ pub(super) struct Gone {
 }
 
 impl Writing {
+    /// Notes what one of many new rows refers to; what another one refers to as
+    /// well, only once.
+    pub(super) fn refer_once(&mut self, target: &Arc<Target>, new: &[Value], row: &Key) -> Result<()> {
+        let before = self.referring.len();
+        self.refer(target, None, new, row)?;
+        let mut added = self.referring.split_off(before);
+        added.retain(|referring| match (referring.target.parents.get(referring.parent), &referring.required) {
+            (Some(parent), Some(required)) => self.referred.insert((parent.key.id, required.clone())),
+            _ => true,
+        });
+        self.referring.append(&mut added);
+        Ok(())
+    }
+
     /// Notes what a new row, or the new version of a row, refers to.
     pub(super) fn refer(
         &mut self,

@@ -150,7 +150,8 @@ fn general(ast: &Ast, scope: &mut Scope<'_>, input: &PlanInput) -> Result<Rule> 
         }
     }
     let scalar = Scalar::compile(input, &columns, &renamed, None, &scope.parameters.types())?;
-    for (at, r#type) in scalar.parameters.iter().enumerate() {
+    let used = super::select::placeholders(ast);
+    for (at, r#type) in scalar.parameters.iter().enumerate().filter(|(at, _)| used.contains(at)) {
         scope.parameters.infer(at, r#type);
     }
     Ok(Rule::General(Box::new(scalar)))

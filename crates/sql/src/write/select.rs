@@ -1,8 +1,10 @@
 //! The SELECTs that statements which write are planned as.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     CastKind, Expr as Ast, Ident, Query, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor,
-    TableWithJoins, Value as Literal, WildcardAdditionalOptions, With,
+    TableWithJoins, Visit, WildcardAdditionalOptions, With, visit_expressions,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Key, TableId, Type, Value};
@@ -10,6 +12,7 @@ use polity_base::{Key, TableId, Type, Value};
 use crate::catalog::{Table, name};
 use crate::ddl::dialect::PolityDialect;
 use crate::error::{Condition, Error, Result};
+use crate::expr::operand::bare_parameter;
 use crate::expr::{Parameters, cast};
 use crate::query::{PlanInput, Planned, RunEnv};
 use crate::session::{Context, RowStream};
@@ -73,11 +76,6 @@ pub fn typed(ast: Ast, r#type: &Type) -> Result<Ast> {
     Ok(Ast::Cast { kind: CastKind::Cast, expr: Box::new(ast), data_type, array: false, format: None })
 }
 
-/// A NULL.
-pub fn null() -> Ast {
-    Ast::Value(Literal::Null.into())
-}
-
 /// The name by which other parts of a statement know a table of it.
 pub fn qualifier(factor: &TableFactor) -> Option<String> {
     match factor {
@@ -133,30 +131,29 @@ pub fn plan(
 ) -> Result<Planned> {
     let input = PlanInput { expose_key: expose, ..PlanInput::of(ctx) };
     let planned = ctx.engine.planner().plan(&input, statement, &parameters.types())?;
-    for (at, r#type) in planned.parameters.iter().enumerate() {
+    // Parameters that only other parts of the statement use are theirs to type.
+    let used = placeholders(statement);
+    for (at, r#type) in planned.parameters.iter().enumerate().filter(|(at, _)| used.contains(at)) {
         parameters.infer(at, r#type);
     }
     Ok(planned)
 }
 
-/// Runs what [`plan`] planned.
-pub async fn run(ctx: &Context<'_>, planned: &Planned, parameters: &[Value]) -> Result<RowStream> {
-    let env = RunEnv::of(ctx);
-    let parameters = conformed(parameters, planned, ctx)?;
-    ctx.engine.planner().run(planned, &parameters, &ctx.txn.view(), env).await
+/// The parameters a part of a statement uses, counted from 0.
+pub fn placeholders(part: &impl Visit) -> Vec<usize> {
+    let mut used = Vec::new();
+    let _ = visit_expressions(part, |e| {
+        if let Ast::Value(_) = e {
+            used.extend(bare_parameter(e));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    used
 }
 
-/// Parameters as values of the types the plan wants: text may stand for any.
-fn conformed(parameters: &[Value], planned: &Planned, ctx: &Context<'_>) -> Result<Vec<Value>> {
-    let local = crate::expr::Local::of(ctx);
-    let mut all = Vec::with_capacity(parameters.len());
-    for (at, value) in parameters.iter().enumerate() {
-        all.push(match planned.parameters.get(at) {
-            Some(to) => cast::convert(value.clone(), to, true, local)?,
-            None => value.clone(),
-        });
-    }
-    Ok(all)
+/// Runs what [`plan`] planned.
+pub async fn run(ctx: &Context<'_>, planned: &Planned, parameters: &[Value]) -> Result<RowStream> {
+    ctx.engine.planner().run(planned, parameters, &ctx.txn.view(), RunEnv::of(ctx)).await
 }
 
 /// Takes the row's key out of a row's column.

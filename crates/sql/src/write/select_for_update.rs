@@ -11,7 +11,7 @@ use polity_base::{Type, Value};
 use polity_txn::{LockMode, Wait};
 
 use super::statement::{self, Step, Writing, conclude};
-use super::{described, select, table_of, types_of};
+use super::{conformed, described, select, table_of, types_of};
 use crate::catalog::{Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::Parameters;
@@ -165,6 +165,7 @@ pub async fn execute(ctx: &mut Context<'_>, statement: &Statement, parameters: &
 async fn run(ctx: &mut Context<'_>, statement: &Statement, parameters: &[Value]) -> Step<Response> {
     let mut types = types_of(parameters);
     let plan = Plan::of(ctx, statement, &mut types)?;
+    let parameters = &conformed(ctx, parameters, &types)?;
     statement::check_writable(ctx, &format!("SELECT {}", plan.locking.words()))?;
     let target = Arc::new(statement::prepare(ctx, &plan.table)?);
     let mut writing = Writing::begin(ctx, &target, false).await?;

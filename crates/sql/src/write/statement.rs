@@ -64,6 +64,8 @@ pub struct Writing {
     run: Option<RunEnv>,
     /// References to check when the statement is done
     pub(super) referring: Vec<Referring>,
+    /// What many new rows refer to
+    pub(super) referred: HashSet<(TableId, Key)>,
     /// Rows of parents that went or changed their key
     pub(super) gone: Vec<Gone>,
 }
@@ -81,8 +83,15 @@ impl Writing {
     /// Begins to write to `target`: its definition cannot change from here on.
     /// `unread`: the statement reads nothing but rows it has locked.
     pub async fn begin(ctx: &mut Context<'_>, target: &Arc<Target>, unread: bool) -> Step<Writing> {
-        let mut writing =
-            Writing { unread, locks: 0, targets: HashMap::new(), run: None, referring: Vec::new(), gone: Vec::new() };
+        let mut writing = Writing {
+            unread,
+            locks: 0,
+            targets: HashMap::new(),
+            run: None,
+            referring: Vec::new(),
+            referred: HashSet::new(),
+            gone: Vec::new(),
+        };
         guard(ctx, &target.table).await?;
         if !target.children.is_empty() || !target.parents.is_empty() {
             writing.targets.insert(target.table.id, target.clone());

@@ -282,6 +282,23 @@ async fn parameters_of_statements_that_need_the_planner() {
     }
 }
 
+#[tokio::test]
+async fn executed_statements_take_literals() {
+    let engine = engine().await;
+    let mut s = engine.session("ann", &[]).unwrap();
+    ok(&mut s, "CREATE TABLE t (id int PRIMARY KEY, a bigint, b varchar(5))").await;
+    ok(&mut s, "PREPARE ins AS INSERT INTO t VALUES ($1, $2 + 1, $3)").await;
+    ok(&mut s, "EXECUTE ins ('1', '5', 'x')").await;
+    ok(&mut s, "EXECUTE ins (2, 6, 'y')").await;
+    ok(&mut s, "PREPARE upd (int, text) AS UPDATE t SET a = a + $1, b = $2 WHERE a > $1 RETURNING a + $1 AS a, b")
+        .await;
+    assert_eq!(ok(&mut s, "EXECUTE upd ('3', 'z')").await, ["a|b", "12|z", "13|z", "UPDATE 2"]);
+    assert_eq!(code(&mut s, "EXECUTE upd (3, 'too long')").await, "22001");
+    ok(&mut s, "PREPARE up AS INSERT INTO t SELECT id, $1, $2 FROM t ON CONFLICT (id) DO UPDATE SET a = $3 + 1").await;
+    ok(&mut s, "EXECUTE up ('3', 'z', '4')").await;
+    assert_eq!(ok(&mut s, "SELECT a FROM t WHERE id = 2").await, ["a", "5"]);
+}
+
 /// Adds one to a row, many times over from many sessions.
 async fn contend(isolation: &str) {
     let engine = engine().await;

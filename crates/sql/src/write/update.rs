@@ -14,7 +14,7 @@ use super::defaults::Default;
 use super::returning::{Others, Returning, response};
 use super::rule::Rule;
 use super::statement::{self, Step, Writing, conclude};
-use super::{described, is_default, select, spelling, table_of, target_column, types_of};
+use super::{conformed, described, is_default, select, spelling, table_of, target_column, types_of};
 use crate::catalog::{Identity, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Assign, Env, Parameters, Scope};
@@ -332,6 +332,7 @@ async fn run(ctx: &mut Context<'_>, update: &Update, parameters: &[Value]) -> St
     let mut types = types_of(parameters);
     let plan = Plan::of(ctx, update, &mut types)?;
     let returning = plan.returning(ctx, update, &mut types)?;
+    let parameters = &conformed(ctx, parameters, &types)?;
     let target = Arc::new(statement::prepare(ctx, &plan.table)?);
     let mut writing = Writing::begin(ctx, &target, false).await?;
     let places = plan.places();

@@ -74,7 +74,7 @@ impl CopyIn {
         statement::check_writable(ctx, "COPY FROM")?;
         let options = Options::of(options, legacy_options, false)?;
         loop {
-            let table = table_of(ctx.catalog, table_name, "INSERT")?;
+            let table = table_of(ctx.catalog, table_name, "COPY")?;
             let layout = Layout::new(ctx, &table, columns, options.clone())?;
             let target = Arc::new(statement::prepare(ctx, &table)?);
             if options.freeze && !ctx.fresh.contains(&table.primary.storage) {
@@ -263,7 +263,7 @@ impl Layout {
     }
 }
 
-fn value_of(field: &Cow<'_, [u8]>, r#type: &Type, settings: &Settings) -> Result<Value> {
+fn value_of(field: &[u8], r#type: &Type, settings: &Settings) -> Result<Value> {
     let text = std::str::from_utf8(field).ok().filter(|t| !t.contains('\0')).ok_or_else(|| {
         let at = std::str::from_utf8(field)
             .err()
