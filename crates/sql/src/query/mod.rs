@@ -93,6 +93,12 @@ pub struct Planned {
     work: Arc<planner::Work>,
 }
 
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.work.plan.display_indent())
+    }
+}
+
 /// What a run has at hand besides its view.
 #[derive(Clone)]
 pub struct RunEnv {

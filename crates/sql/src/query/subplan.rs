@@ -22,7 +22,7 @@ use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 use parking_lot::Mutex;
 
@@ -87,7 +87,10 @@ pub fn call(plan: LogicalPlan, args: Arguments, wanted: Wanted, returns: DataTyp
         returns,
         optimized: OnceLock::new(),
         // Volatile: neither moved nor merged.
-        signature: Signature::new(TypeSignature::UserDefined, Volatility::Volatile),
+        signature: match exprs.is_empty() {
+            true => Signature::nullary(Volatility::Volatile),
+            false => Signature::variadic_any(Volatility::Volatile),
+        },
     };
     let udf = AsyncScalarUDF::new(Arc::new(subplan)).into_scalar_udf();
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), exprs))
@@ -293,10 +296,6 @@ impl ScalarUDFImpl for SubPlan {
 
     fn return_type(&self, _: &[DataType]) -> datafusion::common::Result<DataType> {
         Ok(self.returns.clone())
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> datafusion::common::Result<Vec<DataType>> {
-        Ok(types.to_vec())
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {

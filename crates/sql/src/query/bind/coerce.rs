@@ -181,10 +181,11 @@ impl Binder<'_> {
             let open = literal(&Value::Text(text.to_owned()), &Type::Text)?;
             return kernels::conversion(&Bound { form: Form::Plain, ..open }, to, true, &self.zone, self.input);
         }
-        let value = cast::parse(text, to, self.local())?;
-        // Modifiers apply as in any other conversion; a literal of no type is
-        // never too long for CAST.
-        let value = cast::convert(value, to, context == Context::Explicit, self.local())?;
+        // CAST cuts texts that are too long, where reading them would refuse.
+        let value = match to.is_text() {
+            true => cast::convert(Value::Text(text.to_owned()), to, context == Context::Explicit, self.local())?,
+            false => cast::parse(text, to, self.local())?,
+        };
         literal(&value, to)
     }
 

@@ -525,12 +525,10 @@ impl Binder<'_> {
         let mut unnested = Vec::with_capacity(columns.len() + 1);
         let mut scope = Scope::default();
         let single = columns.len() == 1;
-        let mut ordinals = None;
+        let ordinals =
+            ordinality.then(|| set::ordinals(columns.iter().map(|c| c.array.expr.clone()).collect()));
         for (i, column) in columns.into_iter().enumerate() {
             let name = format!("{relation}.{i}");
-            if ordinality && ordinals.is_none() {
-                ordinals = Some(set::ordinals(column.array.expr.clone()));
-            }
             exprs.push(column.array.expr.alias(&name));
             unnested.push(Column::new_unqualified(&name));
             // A function of one column gives it the alias' name.

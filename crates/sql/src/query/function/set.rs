@@ -233,16 +233,20 @@ fn unnested(binder: &Binder<'_>, args: Vec<Bound>) -> Result<Vec<SetColumn>> {
     Ok(columns)
 }
 
-/// Numbers 1, 2, … as many as an array has elements.
-pub fn ordinals(array: Expr) -> Expr {
-    Kernel::strict(
+/// Numbers 1, 2, … as many as the longest of some arrays has elements.
+pub fn ordinals(arrays: Vec<Expr>) -> Expr {
+    Kernel::lenient(
         "ordinals",
         types::list_of(DataType::Int64),
         |a, o| {
-            let n = i64::try_from(a.list(0)?.len()).unwrap_or(i64::MAX);
+            let mut longest = 0;
+            for k in 0..a.len() {
+                longest = longest.max(a.list(k)?.len());
+            }
+            let n = i64::try_from(longest).unwrap_or(i64::MAX);
             o.value(&Value::Array((1..=n).map(Value::Int8).collect()))
         },
-        vec![array],
+        arrays,
     )
 }
 
