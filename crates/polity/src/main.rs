@@ -1,1 +1,82 @@
-fn main() {}
+//! The command line: `polity demo`, `polity start`, `polity sql`.
+
+mod demo;
+mod shell;
+mod start;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Rows, keys and messages are small and many, made by one thread and dropped by
+/// another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A distributed SQL database in which every table names its guarantee.
+#[derive(Parser)]
+#[command(name = "polity", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log: error, warn, info, debug, trace, or rules such as
+    /// `info,polity_raft=debug`
+    #[arg(long, global = true, env = "POLITY_LOG", default_value = "info", value_name = "RULES")]
+    log: String,
+    /// Log one JSON object a line
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a node for trying things out, and say how to connect
+    Demo(demo::Arguments),
+    /// Start a node
+    Start(start::Arguments),
+    /// Talk SQL to a node
+    Sql(shell::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let quiet = matches!(arguments.command, Command::Demo(_)) && arguments.log == "info";
+    if let Err(why) = log_to_stderr(if quiet { "warn" } else { &arguments.log }, arguments.log_json) {
+        eprintln!("polity: {why}");
+        return ExitCode::from(2);
+    }
+    let result = match arguments.command {
+        Command::Demo(demo) => demo::run(demo),
+        Command::Start(start) => start::run(start),
+        Command::Sql(sql) => shell::run(sql),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("polity: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command ends with when it fails: a sentence for the person.
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+fn log_to_stderr(rules: &str, json: bool) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(rules).map_err(|e| {
+        format!("--log {rules}: {e}. Use a level such as info, or rules such as info,polity_raft=debug.")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+    Ok(())
+}
+
+/// A runtime for a node: as many workers as there are cores.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("polity").build()
+}

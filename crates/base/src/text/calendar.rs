@@ -230,6 +230,16 @@ fn join(moment: &Moment) -> Option<i128> {
     moment.day.map(|day| i128::from(day) * i128::from(MICROS_A_DAY) + i128::from(moment.micros))
 }
 
+/// Whether `days` since 1970-01-01 are a date.
+pub fn has_date(days: i32) -> bool {
+    (FIRST_DAY..=LAST_DAY).contains(&i64::from(days))
+}
+
+/// Whether `micros` since 1970-01-01 00:00 are a timestamp.
+pub fn has_timestamp(micros: i64) -> bool {
+    in_range(i128::from(micros)).is_some()
+}
+
 /// The microseconds, if timestamps reach there.
 fn in_range(micros: i128) -> Option<i64> {
     let first = i128::from(FIRST_DAY) * i128::from(MICROS_A_DAY);

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::session::Context;
 
 /// Bytes written in one batch.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
 /// Rows written in one batch.
 const CHUNK_ROWS: usize = 20_000;
 

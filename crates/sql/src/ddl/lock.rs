@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use polity_base::Key;
-use polity_txn::{LockMode, Wait};
+use polity_txn::{Isolation, LockMode, Wait};
 
 use crate::catalog::{name, store};
 use crate::error::Result;
@@ -56,8 +56,16 @@ impl Locks {
             advance(ctx).await?;
             return Ok(false);
         }
-        for (key, _) in self.0 {
-            ctx.txn.expect_unchanged(key.point());
+        let view = ctx.txn.view();
+        for (key, alone) in self.0 {
+            if ctx.txn.isolation() == Isolation::Serializable {
+                // A read is checked again, and then counts from there, whenever the
+                // snapshot moves: the commit's condition is never an old one.
+                view.get(&key)?;
+            } else if !alone {
+                // Keys locked for oneself alone are conditions already.
+                ctx.txn.expect_unchanged(key.point());
+            }
         }
         Ok(true)
     }

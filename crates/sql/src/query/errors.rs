@@ -70,8 +70,9 @@ fn of_arrow(e: ArrowError) -> Error {
         ArrowError::DivideByZero => Error::new(Condition::DivisionByZero, "division by zero"),
         ArrowError::ArithmeticOverflow(_) => Error::new(Condition::NumericValueOutOfRange, "value out of range"),
         ArrowError::ExternalError(inner) => of(DataFusionError::External(inner)),
-        ArrowError::CastError(what) => Error::new(Condition::NumericValueOutOfRange, "value out of range")
-            .detail(first_line(&what)),
+        ArrowError::CastError(what) => {
+            Error::new(Condition::NumericValueOutOfRange, "value out of range").detail(first_line(&what))
+        }
         other => Error::internal(first_line(&other.to_string())),
     }
 }

@@ -224,9 +224,9 @@ pub fn add(a: Decimal, b: Decimal) -> Option<Decimal> {
     if let Some(sum) = a.checked_add(b) {
         return Some(sum);
     }
-    (0..a.scale().max(b.scale())).rev().find_map(|scale| {
-        a.rescale(scale.min(a.scale()))?.checked_add(b.rescale(scale.min(b.scale()))?)
-    })
+    (0..a.scale().max(b.scale()))
+        .rev()
+        .find_map(|scale| a.rescale(scale.min(a.scale()))?.checked_add(b.rescale(scale.min(b.scale()))?))
 }
 
 /// `v` without the digits after `scale`; a negative scale is not supported.

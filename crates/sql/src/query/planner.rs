@@ -66,7 +66,8 @@ impl Planner {
         settings.optimizer.max_passes = 2;
         settings.execution.planning_concurrency = 1;
         settings.execution.collect_statistics = false;
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]));
+        let disk =
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]));
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory)))
             .with_disk_manager_builder(disk)
@@ -87,7 +88,12 @@ impl Planner {
 
     /// Plans a query. `parameter_types` are the types the client has stated;
     /// others are inferred.
-    pub fn plan(&self, input: &PlanInput, statement: &ast::Statement, parameter_types: &[Option<Type>]) -> Result<Planned> {
+    pub fn plan(
+        &self,
+        input: &PlanInput,
+        statement: &ast::Statement,
+        parameter_types: &[Option<Type>],
+    ) -> Result<Planned> {
         let ast::Statement::Query(query) = statement else {
             return Err(Error::internal("what is planned here is a query"));
         };
@@ -145,8 +151,7 @@ impl Planner {
             true => run::values(parameters, &planned.parameters, env.transaction_time),
             false => HashMap::new(),
         };
-        let state =
-            RunState { view: view.clone(), watch: env.watch.clone(), estimates: self.estimates.clone() };
+        let state = RunState { view: view.clone(), watch: env.watch.clone(), estimates: self.estimates.clone() };
         let large = |storage: &IndexId| self.estimates.rows(*storage, view).is_ok_and(|rows| rows >= PARALLEL_ROWS);
         let parallel = !work.sequential && self.cores > 1 && work.reads.iter().any(large);
         let partitions = if parallel { self.cores } else { 1 };
@@ -154,7 +159,13 @@ impl Planner {
     }
 
     /// All rows of a planned query.
-    pub async fn rows(&self, planned: &Planned, parameters: &[Value], view: &View, env: RunEnv) -> Result<Vec<Vec<Value>>> {
+    pub async fn rows(
+        &self,
+        planned: &Planned,
+        parameters: &[Value],
+        view: &View,
+        env: RunEnv,
+    ) -> Result<Vec<Vec<Value>>> {
         let mut stream = self.run(planned, parameters, view, env).await?;
         let mut rows = Vec::new();
         loop {
@@ -216,10 +227,8 @@ fn lines(plan: &Arc<dyn ExecutionPlan>, metrics: bool) -> Vec<String> {
 }
 
 fn finished(binder: &Binder<'_>, (plan, outputs): (LogicalPlan, Vec<Output>)) -> Planned {
-    let columns: Vec<Column> = outputs
-        .iter()
-        .map(|o| Column { name: o.label.clone(), r#type: o.r#type.clone(), source: o.source })
-        .collect();
+    let columns: Vec<Column> =
+        outputs.iter().map(|o| Column { name: o.label.clone(), r#type: o.r#type.clone(), source: o.source }).collect();
     let types = outputs
         .iter()
         .map(|o| match o.r#type {
@@ -244,9 +253,7 @@ fn finished(binder: &Binder<'_>, (plan, outputs): (LogicalPlan, Vec<Output>)) ->
 fn is_left_over(plan: &LogicalPlan) -> bool {
     any_expression(plan, |e| {
         matches!(e, Expr::OuterReferenceColumn(..) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
-    }) || plan
-        .exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_))))
-        .unwrap_or(true)
+    }) || plan.exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_)))).unwrap_or(true)
 }
 
 fn is_open(plan: &LogicalPlan) -> bool {

@@ -131,8 +131,7 @@ fn filled(expr: &Expr, values: &HashMap<String, (Value, Type)>) -> Result<Expr> 
         Expr::Placeholder(p) => {
             let Some((value, r#type)) = values.get(&p.id) else { return Ok(Transformed::no(e)) };
             let data = p.field.as_ref().map_or_else(|| types::data_type(r#type), |f| f.data_type().clone());
-            let scalar =
-                types::scalar(value, &data).map_err(|e| DataFusionError::External(Box::new(e)))?;
+            let scalar = types::scalar(value, &data).map_err(|e| DataFusionError::External(Box::new(e)))?;
             Ok(Transformed::yes(Expr::Literal(scalar, None)))
         }
         _ => Ok(Transformed::no(e)),

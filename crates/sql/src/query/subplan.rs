@@ -101,16 +101,14 @@ fn opened(plan: LogicalPlan, outer: &[(Column, FieldRef)]) -> LogicalPlan {
     let replaced = plan.clone().transform_up_with_subqueries(|node| {
         node.map_expressions(|e| {
             e.transform_up(|e| match &e {
-                Expr::OuterReferenceColumn(field, column) => {
-                    match outer.iter().position(|(c, _)| c == column) {
-                        Some(i) => {
-                            let field = Some(Arc::new(Field::new("", field.data_type().clone(), true)));
-                            let open = Placeholder::new_with_field(format!("$outer{i}"), field);
-                            Ok(Transformed::yes(Expr::Placeholder(open)))
-                        }
-                        None => Ok(Transformed::no(e)),
+                Expr::OuterReferenceColumn(field, column) => match outer.iter().position(|(c, _)| c == column) {
+                    Some(i) => {
+                        let field = Some(Arc::new(Field::new("", field.data_type().clone(), true)));
+                        let open = Placeholder::new_with_field(format!("$outer{i}"), field);
+                        Ok(Transformed::yes(Expr::Placeholder(open)))
                     }
-                }
+                    None => Ok(Transformed::no(e)),
+                },
                 _ => Ok(Transformed::no(e)),
             })
         })
@@ -200,11 +198,8 @@ impl SubPlan {
             },
             Wanted::Array => {
                 let DataType::List(field) = &self.returns else { return Err(Error::internal("not an array")) };
-                let values = if rows == 0 {
-                    datafusion::arrow::array::new_empty_array(field.data_type())
-                } else {
-                    column(0)?
-                };
+                let values =
+                    if rows == 0 { datafusion::arrow::array::new_empty_array(field.data_type()) } else { column(0)? };
                 let values: Vec<ScalarValue> = (0..values.len())
                     .map(|i| ScalarValue::try_from_array(&values, i))
                     .collect::<datafusion::common::Result<_>>()
@@ -262,7 +257,8 @@ impl AsyncScalarUDFImpl for SubPlan {
             .get::<RunHandle>()
             .and_then(|h| h.0.upgrade())
             .ok_or_else(|| external(Error::internal("a subquery runs outside of a query")))?;
-        let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<datafusion::common::Result<Vec<_>>>()?;
+        let arrays =
+            args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<datafusion::common::Result<Vec<_>>>()?;
         let mut answers: HashMap<Vec<ScalarValue>, Answer> = HashMap::new();
         let mut results = Vec::with_capacity(args.number_rows);
         for i in 0..args.number_rows {

@@ -101,9 +101,10 @@ pub fn list_of(element: DataType) -> DataType {
 
 /// Months, days and microseconds as Arrow keeps them.
 pub fn interval_in(v: Interval) -> Result<IntervalMonthDayNano> {
-    let nanos = v.micros.checked_mul(1_000).ok_or_else(|| {
-        Error::new(Condition::DatetimeFieldOverflow, "interval out of range")
-    })?;
+    let nanos = v
+        .micros
+        .checked_mul(1_000)
+        .ok_or_else(|| Error::new(Condition::DatetimeFieldOverflow, "interval out of range"))?;
     Ok(IntervalMonthDayNano::new(v.months, v.days, nanos))
 }
 
@@ -178,9 +179,9 @@ impl Builder {
             DataType::Timestamp(TimeUnit::Microsecond, None) => {
                 Builder::Timestamp(TimestampMicrosecondBuilder::with_capacity(capacity))
             }
-            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) => Builder::TimestampTz(
-                TimestampMicrosecondBuilder::with_capacity(capacity).with_timezone(zone.clone()),
-            ),
+            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) => {
+                Builder::TimestampTz(TimestampMicrosecondBuilder::with_capacity(capacity).with_timezone(zone.clone()))
+            }
             DataType::Interval(IntervalUnit::MonthDayNano) => {
                 Builder::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity))
             }
@@ -344,8 +345,7 @@ fn mismatch() -> Error {
 
 /// A number with more digits than there is room for.
 pub fn numeric_overflow() -> Error {
-    Error::new(Condition::NumericValueOutOfRange, "numeric field overflow")
-        .detail("Numbers have at most 38 digits.")
+    Error::new(Condition::NumericValueOutOfRange, "numeric field overflow").detail("Numbers have at most 38 digits.")
 }
 
 /// One value as a constant of `data_type`.

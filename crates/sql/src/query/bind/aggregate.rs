@@ -18,11 +18,11 @@ use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Functi
 use polity_base::{Type, Value};
 use std::sync::Arc;
 
+use super::Binder;
 use super::bound::{Bound, Form};
 use super::call::missing_function;
 use super::coerce::{self, shown};
 use super::scope::{Allowed, Level};
-use super::Binder;
 use crate::catalog::name::fold;
 use crate::error::{Condition, Error, Result};
 use crate::query::function::fold::{Fold, Kind};
@@ -30,16 +30,58 @@ use crate::query::function::{arithmetic, kernel::Kernel};
 use crate::query::types;
 
 const AGGREGATES: &[&str] = &[
-    "array_agg", "avg", "bit_and", "bit_or", "bool_and", "bool_or", "corr", "count", "covar_pop", "covar_samp",
-    "every", "json_agg", "json_object_agg", "jsonb_agg", "jsonb_object_agg", "max", "min", "mode", "percentile_cont",
-    "percentile_disc", "polity_first", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2",
-    "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum",
-    "var_pop", "var_samp", "variance",
+    "array_agg",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "every",
+    "json_agg",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "max",
+    "min",
+    "mode",
+    "percentile_cont",
+    "percentile_disc",
+    "polity_first",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "sum",
+    "var_pop",
+    "var_samp",
+    "variance",
 ];
 
 const WINDOWS: &[&str] = &[
-    "cume_dist", "dense_rank", "first_value", "lag", "last_value", "lead", "nth_value", "ntile", "percent_rank",
-    "rank", "row_number",
+    "cume_dist",
+    "dense_rank",
+    "first_value",
+    "lag",
+    "last_value",
+    "lead",
+    "nth_value",
+    "ntile",
+    "percent_rank",
+    "rank",
+    "row_number",
 ];
 
 /// Whether `name` is an aggregate.
@@ -130,14 +172,8 @@ impl Binder<'_> {
             Allowed::plain("an aggregate")
         };
         let inner = level.with(inner);
-        let mut parts = Parts {
-            args: Vec::new(),
-            star: false,
-            distinct: false,
-            filter: None,
-            order_by: Vec::new(),
-            window: None,
-        };
+        let mut parts =
+            Parts { args: Vec::new(), star: false, distinct: false, filter: None, order_by: Vec::new(), window: None };
         let FunctionArguments::List(list) = &call.args else {
             return Err(Error::new(Condition::SyntaxError, format!("syntax error in the call of {}", call.name)));
         };
@@ -284,9 +320,11 @@ impl Binder<'_> {
             };
             let bound = self.explicit(bound, &to)?;
             match bound.constant() {
-                Some(Value::Int8(v)) if !range => u64::try_from(*v)
-                    .map(|v| ScalarValue::UInt64(Some(v)))
-                    .map_err(|_| Error::new(Condition::InvalidParameterValue, "frame starting offset must not be negative")),
+                Some(Value::Int8(v)) if !range => {
+                    u64::try_from(*v).map(|v| ScalarValue::UInt64(Some(v))).map_err(|_| {
+                        Error::new(Condition::InvalidParameterValue, "frame starting offset must not be negative")
+                    })
+                }
                 Some(value) => types::scalar(value, &bound.data),
                 None => Err(Error::unsupported("a frame offset that is not a constant")),
             }
@@ -377,7 +415,8 @@ impl Binder<'_> {
             }
             "polity_first" => {
                 let (returns, data) = (first.r#type.clone(), first.data.clone());
-                let udaf = Fold::udaf(name, Kind::First, vec![returns.clone()], returns.clone(), data.clone(), self.zone());
+                let udaf =
+                    Fold::udaf(name, Kind::First, vec![returns.clone()], returns.clone(), data.clone(), self.zone());
                 Ok(self.ask(level, udaf, vec![first.expr], &parts, returns, data))
             }
             "stddev" | "stddev_samp" | "stddev_pop" | "variance" | "var_samp" | "var_pop" => {
@@ -409,9 +448,8 @@ impl Binder<'_> {
 
     fn sum(&self, level: &Level<'_>, first: Bound, parts: &Parts) -> Result<Bound> {
         let first = if first.is_open() {
-            return Err(Error::new(Condition::AmbiguousFunction, "function sum(unknown) is not unique").hint(
-                "Could not choose a best candidate function. You might need to add explicit type casts.",
-            ));
+            return Err(Error::new(Condition::AmbiguousFunction, "function sum(unknown) is not unique")
+                .hint("Could not choose a best candidate function. You might need to add explicit type casts."));
         } else {
             first
         };
@@ -461,7 +499,9 @@ impl Binder<'_> {
                     Type::Float8,
                 ))
             }
-            Type::Interval => crate::query::function::datetime::divide_interval(sum, self.implicit(count, &Type::Float8)?),
+            Type::Interval => {
+                crate::query::function::datetime::divide_interval(sum, self.implicit(count, &Type::Float8)?)
+            }
             _ => {
                 let sum = self.implicit(sum, &Type::Numeric(None))?;
                 let count = self.implicit(count, &Type::Numeric(None))?;
@@ -478,7 +518,9 @@ impl Binder<'_> {
             Type::Bool | Type::Uuid | Type::Json | Type::Jsonb | Type::Bytea | Type::Void => {
                 Err(missing_function(name, &[first]))
             }
-            Type::Interval | Type::Array(_) => self.fold(level, name, Kind::Extreme(greatest), vec![first], r#type, parts),
+            Type::Interval | Type::Array(_) => {
+                self.fold(level, name, Kind::Extreme(greatest), vec![first], r#type, parts)
+            }
             Type::Numeric(_) if first.fixed_scale().is_none() => {
                 self.fold(level, name, Kind::Extreme(greatest), vec![first], Type::Numeric(None), parts)
             }
@@ -704,11 +746,8 @@ impl Binder<'_> {
             }
             "first_value" | "last_value" => {
                 let value = self.decided(args.next().unwrap_or_else(super::literal::open_null))?;
-                let udwf = if name == "first_value" {
-                    nth_value::first_value_udwf()
-                } else {
-                    nth_value::last_value_udwf()
-                };
+                let udwf =
+                    if name == "first_value" { nth_value::first_value_udwf() } else { nth_value::last_value_udwf() };
                 Ok(ask(udwf, vec![value.expr], value.r#type, value.data))
             }
             "nth_value" => {

@@ -8,11 +8,11 @@ use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Functi
 use polity_base::{Type, Value};
 use std::sync::Arc;
 
+use super::Binder;
 use super::bound::Bound;
 use super::coerce::{self, Category, category, is_implicit, is_preferred, shown};
 use super::literal::open_text;
 use super::scope::Level;
-use super::Binder;
 use crate::catalog::name;
 use crate::error::{Condition, Error, Result};
 use crate::query::function::kernel::{Eval, Kernel};
@@ -275,9 +275,7 @@ fn choose<'f>(candidates: &[&'f Function], args: &[Bound]) -> Result<Option<&'f 
                 Ty::Any => true,
                 Ty::Element => true,
                 Ty::AnyArray => open.get(i) == Some(&true) || matches!(t, Type::Array(_)),
-                want => {
-                    open.get(i) == Some(&true) || want.r#type().is_some_and(|w| *t == w || is_implicit(t, &w))
-                }
+                want => open.get(i) == Some(&true) || want.r#type().is_some_and(|w| *t == w || is_implicit(t, &w)),
             })
     };
     let mut left: Vec<&Function> = candidates.iter().copied().filter(|f| fits(f)).collect();
@@ -294,7 +292,9 @@ fn choose<'f>(candidates: &[&'f Function], args: &[Bound]) -> Result<Option<&'f 
                 let want = f.argument(*i).r#type();
                 open.get(*i) == Some(&false)
                     && (exact(f, *i)
-                        || want.is_some_and(|w| is_preferred(&w) && base.get(*i).is_some_and(|b| category(b) == category(&w))))
+                        || want.is_some_and(|w| {
+                            is_preferred(&w) && base.get(*i).is_some_and(|b| category(b) == category(&w))
+                        }))
             })
             .count()
     });
@@ -311,12 +311,10 @@ fn choose<'f>(candidates: &[&'f Function], args: &[Bound]) -> Result<Option<&'f 
                 categories.first().copied().filter(|c| categories.iter().all(|o| o == c))
             };
             if let Some(wanted) = wanted {
-                let in_category = |f: &&Function| {
-                    f.argument(i).r#type().map_or(Category::Unknown, |t| category(&t)) == wanted
-                };
+                let in_category =
+                    |f: &&Function| f.argument(i).r#type().map_or(Category::Unknown, |t| category(&t)) == wanted;
                 left.retain(in_category);
-                let preferred =
-                    |f: &&Function| f.argument(i).r#type().is_some_and(|t| is_preferred(&t));
+                let preferred = |f: &&Function| f.argument(i).r#type().is_some_and(|t| is_preferred(&t));
                 if left.iter().any(preferred) {
                     left.retain(preferred);
                 }

@@ -2,8 +2,8 @@
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::expr::{Cast, Placeholder};
 use polity_base::{Decimal, Type, Value};
 
 use super::Binder;
@@ -58,10 +58,7 @@ pub fn category(r#type: &Type) -> Category {
 
 /// Whether the type is the one its category prefers (`typispreferred`).
 pub fn is_preferred(r#type: &Type) -> bool {
-    matches!(
-        r#type,
-        Type::Bool | Type::Float8 | Type::Oid | Type::Text | Type::TimestampTz | Type::Interval
-    )
+    matches!(r#type, Type::Bool | Type::Float8 | Type::Oid | Type::Text | Type::TimestampTz | Type::Interval)
 }
 
 /// Whether `from` converts to `to` anywhere, without being asked.
@@ -113,10 +110,7 @@ impl Binder<'_> {
             Form::Null => return null(to),
             Form::Parameter(n) => return self.decide_parameter(*n, to, context),
             Form::Row(_) => {
-                return Err(Error::new(
-                    Condition::CannotCoerce,
-                    format!("cannot cast type record to {}", shown(to)),
-                ));
+                return Err(Error::new(Condition::CannotCoerce, format!("cannot cast type record to {}", shown(to))));
             }
             Form::Plain | Form::Constant(_) => {}
         }
@@ -152,9 +146,7 @@ impl Binder<'_> {
             (a, Type::Text | Type::Varchar(None)) if a.is_text() || *a == Type::InternalChar => {
                 Ok(Bound { r#type: to.clone(), form: Form::Plain, ..bound })
             }
-            (Type::Varchar(Some(a)), Type::Varchar(Some(b))) if a <= b => {
-                Ok(Bound { r#type: to.clone(), ..bound })
-            }
+            (Type::Varchar(Some(a)), Type::Varchar(Some(b))) if a <= b => Ok(Bound { r#type: to.clone(), ..bound }),
             (Type::Oid | Type::Regclass, Type::Oid | Type::Regclass) => {
                 Ok(Bound { r#type: to.clone(), names: Names::Relation, ..bound })
             }
@@ -268,8 +260,7 @@ pub fn parameter(n: usize, r#type: &Type) -> Bound {
 
 /// Whether a conversion depends on the moment it is done.
 fn is_moving(from: &Type, to: &Type) -> bool {
-    matches!(from, Type::Unknown)
-        && matches!(to, Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz)
+    matches!(from, Type::Unknown) && matches!(to, Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz)
 }
 
 /// Whether a date or time is given by a word (`now`, `today`).

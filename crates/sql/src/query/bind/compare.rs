@@ -6,11 +6,11 @@ use datafusion::logical_expr::{Expr, Operator};
 use datafusion::sql::sqlparser::ast;
 use polity_base::{Type, Value};
 
+use super::Binder;
 use super::bound::{Bound, Form};
 use super::coerce::{self, Category, category};
 use super::operator::{binary, no_operator};
 use super::scope::Level;
-use super::Binder;
 use crate::error::{Condition, Error, Result};
 use crate::expr::cast;
 
@@ -239,10 +239,7 @@ impl Binder<'_> {
             (_, true) if l.is_open() => Type::Text,
             (_, true) => cast::without_modifier(&l.r#type),
             _ => {
-                return Err(Error::new(
-                    Condition::WrongObjectType,
-                    "op ANY/ALL (array) requires array on right side",
-                ));
+                return Err(Error::new(Condition::WrongObjectType, "op ANY/ALL (array) requires array on right side"));
             }
         };
         let array = self.implicit(array, &Type::Array(Box::new(element.clone())))?;
@@ -254,8 +251,11 @@ impl Binder<'_> {
                 parts.push(self.operator(l.clone(), op, item)?.expr);
             }
             if *op == ast::BinaryOperator::Eq && !all {
-                let list: Vec<Expr> = values.iter().map(|v| Ok(coerce::literal(v, &element)?.expr)).collect::<Result<_>>()?;
-                if !list.is_empty() && coerce::open_type(&l) == element && !coerce::has_key(&l.r#type, &l.data)
+                let list: Vec<Expr> =
+                    values.iter().map(|v| Ok(coerce::literal(v, &element)?.expr)).collect::<Result<_>>()?;
+                if !list.is_empty()
+                    && coerce::open_type(&l) == element
+                    && !coerce::has_key(&l.r#type, &l.data)
                     && !matches!(element, Type::Numeric(_))
                 {
                     return Ok(Bound::new(Expr::InList(InList::new(Box::new(l.expr), list, false)), Type::Bool));

@@ -62,9 +62,9 @@ impl Binder<'_> {
             }
             E::AnyOp { left, compare_op, right, .. } => self.quantified(level, left, compare_op, right, false),
             E::AllOp { left, compare_op, right } => self.quantified(level, left, compare_op, right, true),
-            E::Cast { kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, expr, data_type, format: None, .. } => {
-                self.cast(level, expr, data_type)
-            }
+            E::Cast {
+                kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, expr, data_type, format: None, ..
+            } => self.cast(level, expr, data_type),
             E::AtTimeZone { timestamp, time_zone } => {
                 let (zone, time) = (self.expr(level, time_zone)?, self.expr(level, timestamp)?);
                 self.function("timezone", vec![zone, time])
@@ -132,11 +132,10 @@ impl Binder<'_> {
             }
             E::Array(list) => self.array_constructor(level, &list.elem),
             E::CompoundFieldAccess { root, access_chain } => self.subscripts(level, root, access_chain),
-            E::Prefixed { prefix, value } => Err(Error::new(
-                Condition::SyntaxError,
-                format!("syntax error at or near \"{value}\""),
-            )
-            .detail(format!("String literals have no prefix {prefix}."))),
+            E::Prefixed { prefix, value } => {
+                Err(Error::new(Condition::SyntaxError, format!("syntax error at or near \"{value}\""))
+                    .detail(format!("String literals have no prefix {prefix}.")))
+            }
             E::Wildcard(_) | E::QualifiedWildcard(..) => {
                 Err(Error::new(Condition::SyntaxError, "syntax error at or near \"*\""))
             }
@@ -146,9 +145,17 @@ impl Binder<'_> {
 
     fn identifier(&self, level: &Level<'_>, ident: &ast::Ident) -> Result<Bound> {
         let name = fold(ident);
-        if let Some(bound) = level.column(None, &name).map(Some).or_else(|e| {
-            if ident.quote_style.is_none() && e.condition() == Condition::UndefinedColumn { Ok(None) } else { Err(e) }
-        }).map_err(|e| at(e, ident.span))?
+        if let Some(bound) = level
+            .column(None, &name)
+            .map(Some)
+            .or_else(|e| {
+                if ident.quote_style.is_none() && e.condition() == Condition::UndefinedColumn {
+                    Ok(None)
+                } else {
+                    Err(e)
+                }
+            })
+            .map_err(|e| at(e, ident.span))?
         {
             return Ok(bound);
         }
@@ -225,13 +232,7 @@ impl Binder<'_> {
         Ok(Bound::new(if negated { Expr::IsNotNull(inner) } else { Expr::IsNull(inner) }, Type::Bool))
     }
 
-    fn is_truth(
-        &self,
-        level: &Level<'_>,
-        e: &ast::Expr,
-        clause: &str,
-        wrap: fn(Box<Expr>) -> Expr,
-    ) -> Result<Bound> {
+    fn is_truth(&self, level: &Level<'_>, e: &ast::Expr, clause: &str, wrap: fn(Box<Expr>) -> Expr) -> Result<Bound> {
         let bound = super::condition(self, self.expr(level, e)?, clause)?;
         Ok(Bound::new(wrap(Box::new(bound.expr)), Type::Bool))
     }

@@ -16,9 +16,9 @@ use super::bound::{Bound, Names};
 use super::scope::{Allowed, Asked, Cte, Ctes, Level, Output, Scope, ScopeColumn, ScopeRelation};
 use super::select::projection;
 use super::{Binder, BoundQuery, at, refused};
+use crate::catalog::Relation;
 use crate::catalog::model::{Table, View};
 use crate::catalog::name::{self, fold};
-use crate::catalog::Relation;
 use crate::error::{Condition, Error, Result};
 use crate::query::function::set;
 use crate::query::scan::StoredTable;
@@ -176,13 +176,7 @@ impl Binder<'_> {
         }
     }
 
-    fn on(
-        &self,
-        scope: &Scope,
-        e: &ast::Expr,
-        outer: Option<&Level<'_>>,
-        ctes: Option<&Ctes>,
-    ) -> Result<Bound> {
+    fn on(&self, scope: &Scope, e: &ast::Expr, outer: Option<&Level<'_>>, ctes: Option<&Ctes>) -> Result<Bound> {
         let asked = Asked::default();
         let level =
             Level { scope, outer, ctes, allowed: Allowed::plain("JOIN conditions"), windows: &[], asked: &asked };
@@ -289,8 +283,9 @@ impl Binder<'_> {
         let mut scope = left.beside(right)?;
         for column in &mut scope.columns {
             let is_merged = |c: &ScopeColumn| {
-                merged.iter().any(|(_, l, r)| l.column == c.column && l.relation == c.relation
-                    || r.column == c.column && r.relation == c.relation)
+                merged.iter().any(|(_, l, r)| {
+                    l.column == c.column && l.relation == c.relation || r.column == c.column && r.relation == c.relation
+                })
             };
             if is_merged(column) {
                 column.merged = true;
@@ -423,8 +418,8 @@ impl Binder<'_> {
         let provider = StoredTable::new(table.clone(), with_key);
         let name = self.unique(shown);
         let source = provider_as_source(Arc::new(provider));
-        let scan = TableScan::try_new(TableReference::bare(name.as_str()), source, None, Vec::new(), None)
-            .map_err(refused)?;
+        let scan =
+            TableScan::try_new(TableReference::bare(name.as_str()), source, None, Vec::new(), None).map_err(refused)?;
         let mut outputs: Vec<Output> = table
             .columns
             .iter()
@@ -525,8 +520,7 @@ impl Binder<'_> {
         let mut unnested = Vec::with_capacity(columns.len() + 1);
         let mut scope = Scope::default();
         let single = columns.len() == 1;
-        let ordinals =
-            ordinality.then(|| set::ordinals(columns.iter().map(|c| c.array.expr.clone()).collect()));
+        let ordinals = ordinality.then(|| set::ordinals(columns.iter().map(|c| c.array.expr.clone()).collect()));
         for (i, column) in columns.into_iter().enumerate() {
             let name = format!("{relation}.{i}");
             exprs.push(column.array.expr.alias(&name));
@@ -611,12 +605,7 @@ impl Binder<'_> {
     }
 
     /// The queries of WITH, added to those around.
-    pub fn with(
-        &self,
-        with: &ast::With,
-        outer: Option<&Level<'_>>,
-        ctes: Option<&Ctes>,
-    ) -> Result<Option<Ctes>> {
+    pub fn with(&self, with: &ast::With, outer: Option<&Level<'_>>, ctes: Option<&Ctes>) -> Result<Option<Ctes>> {
         let mut all = ctes.cloned();
         for cte in &with.cte_tables {
             let name = fold(&cte.alias.name);
@@ -672,10 +661,7 @@ fn check_alias(alias: &ast::TableAlias, shown: &str, columns: usize) -> Result<(
     if alias.columns.len() > columns {
         return Err(Error::new(
             Condition::InvalidColumnReference,
-            format!(
-                "table \"{shown}\" has {columns} columns available but {} columns specified",
-                alias.columns.len()
-            ),
+            format!("table \"{shown}\" has {columns} columns available but {} columns specified", alias.columns.len()),
         ));
     }
     Ok(())

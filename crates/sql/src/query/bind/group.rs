@@ -133,13 +133,7 @@ impl Binder<'_> {
 
     /// One expression of GROUP BY: by number, by a column of FROM, by a label,
     /// or as it is.
-    fn group_item(
-        &self,
-        level: &Level<'_>,
-        e: &ast::Expr,
-        items: &[Item],
-        exprs: &mut Vec<Bound>,
-    ) -> Result<usize> {
+    fn group_item(&self, level: &Level<'_>, e: &ast::Expr, items: &[Item], exprs: &mut Vec<Bound>) -> Result<usize> {
         let bound = match strip(e) {
             ast::Expr::Value(v) => match &v.value {
                 ast::Value::Number(text, _) => match text.parse::<usize>() {
@@ -196,8 +190,7 @@ impl Binder<'_> {
         if groups.sets.is_none() {
             add_dependent(scope, &mut groups, used);
         }
-        let mut above =
-            Above { groups: Vec::new(), known: HashMap::new(), names: HashMap::new() };
+        let mut above = Above { groups: Vec::new(), known: HashMap::new(), names: HashMap::new() };
         for column in &scope.columns {
             let name = match &column.relation {
                 Some(relation) => format!("{relation}.{}", column.name),
@@ -235,8 +228,7 @@ impl Binder<'_> {
                     order_by: Vec::new(),
                     null_treatment: None,
                 };
-                aggregate_exprs
-                    .push(Expr::AggregateFunction(AggregateFunction { func: first, params }).alias(&name));
+                aggregate_exprs.push(Expr::AggregateFunction(AggregateFunction { func: first, params }).alias(&name));
                 Column::new_unqualified(name)
             } else {
                 output
@@ -335,8 +327,13 @@ pub fn grouping(level: &Level<'_>, args: Vec<Bound>) -> Result<Bound> {
         ));
     }
     let exprs: Vec<Expr> = args.into_iter().map(|b| b.expr).collect();
-    let params =
-        AggregateFunctionParams { args: exprs, distinct: false, filter: None, order_by: Vec::new(), null_treatment: None };
+    let params = AggregateFunctionParams {
+        args: exprs,
+        distinct: false,
+        filter: None,
+        order_by: Vec::new(),
+        null_treatment: None,
+    };
     let expr = Expr::AggregateFunction(AggregateFunction { func: grouping_udaf(), params });
     let mut asked = level.asked.aggregates.borrow_mut();
     let name = format!("agg#grouping{}", asked.len());

@@ -121,10 +121,8 @@ impl<'a> Binder<'a> {
         let mut exprs = Vec::with_capacity(outputs.len());
         for output in outputs {
             let column = datafusion::logical_expr::Expr::Column(output.column.clone());
-            let bound = Bound {
-                names: output.names,
-                ..Bound::with_data(column, output.r#type.clone(), output.data.clone())
-            };
+            let bound =
+                Bound { names: output.names, ..Bound::with_data(column, output.r#type.clone(), output.data.clone()) };
             let bound = match output.r#type {
                 Type::Regclass => self.explicit(bound, &Type::Text)?,
                 _ => bound,

@@ -4,10 +4,10 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator as Ast, UnaryOperator};
 use polity_base::{Type, Value};
 
+use super::Binder;
 use super::bound::{Bound, Form};
 use super::coerce::{self, Category, category};
 use super::scope::Level;
-use super::Binder;
 use crate::error::{Condition, Error, Result};
 use crate::expr::cast;
 use crate::query::function::{arithmetic as math, datetime, pattern, text};
@@ -44,9 +44,8 @@ pub fn no_operator(left: Option<&Bound>, symbol: &str, right: &Bound) -> Error {
         Some(left) => format!("{} {symbol} {}", name(left), name(right)),
         None => format!("{symbol} {}", name(right)),
     };
-    Error::new(Condition::UndefinedFunction, format!("operator does not exist: {operands}")).hint(
-        "No operator matches the given name and argument types. You might need to add explicit type casts.",
-    )
+    Error::new(Condition::UndefinedFunction, format!("operator does not exist: {operands}"))
+        .hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
 }
 
 impl Binder<'_> {

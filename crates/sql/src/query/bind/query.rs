@@ -127,11 +127,10 @@ impl Binder<'_> {
                     },
                     ast::Expr::Identifier(_) => self.expr(&level, &item.expr)?,
                     other => self.expr(&level, other).map_err(|e| match e.condition() {
-                        Condition::UndefinedTable | Condition::UndefinedColumn => Error::new(
-                            Condition::FeatureNotSupported,
-                            "invalid UNION/INTERSECT/EXCEPT ORDER BY clause",
-                        )
-                        .detail("Only result column names can be used, not expressions or functions."),
+                        Condition::UndefinedTable | Condition::UndefinedColumn => {
+                            Error::new(Condition::FeatureNotSupported, "invalid UNION/INTERSECT/EXCEPT ORDER BY clause")
+                                .detail("Only result column names can be used, not expressions or functions.")
+                        }
                         _ => e,
                     })?,
                 };
@@ -175,16 +174,16 @@ impl Binder<'_> {
         let level = Level { ctes, ..Level::bare(&scope, &asked, "LIMIT") };
         let bind = |e: &ast::Expr, what: &str, condition: Condition| -> Result<Option<Expr>> {
             let bound = self.expr(&level, e).map_err(|e| match e.condition() {
-                Condition::UndefinedColumn => {
-                    Error::new(Condition::InvalidColumnReference, format!("argument of {what} must not contain variables"))
-                }
+                Condition::UndefinedColumn => Error::new(
+                    Condition::InvalidColumnReference,
+                    format!("argument of {what} must not contain variables"),
+                ),
                 _ => e,
             })?;
             let bound = self.assignment(bound, &Type::Int8).map_err(|e| match e.condition() {
-                Condition::CannotCoerce => Error::new(
-                    Condition::DatatypeMismatch,
-                    format!("argument of {what} must be type bigint"),
-                ),
+                Condition::CannotCoerce => {
+                    Error::new(Condition::DatatypeMismatch, format!("argument of {what} must be type bigint"))
+                }
                 _ => e,
             })?;
             match bound.constant() {
@@ -289,7 +288,9 @@ impl Binder<'_> {
             ast::SetOperator::Union => "UNION",
             ast::SetOperator::Intersect => "INTERSECT",
             ast::SetOperator::Except => "EXCEPT",
-            ast::SetOperator::Minus => return Err(Error::new(Condition::SyntaxError, "syntax error at or near \"minus\"")),
+            ast::SetOperator::Minus => {
+                return Err(Error::new(Condition::SyntaxError, "syntax error at or near \"minus\""));
+            }
         };
         let (l, r, outputs) = self.matched(l, r, word)?;
         let plan = match op {
@@ -303,12 +304,7 @@ impl Binder<'_> {
     }
 
     /// Both sides with columns of the same types and names.
-    fn matched(
-        &self,
-        l: BoundQuery,
-        r: BoundQuery,
-        word: &str,
-    ) -> Result<(LogicalPlan, LogicalPlan, Vec<Output>)> {
+    fn matched(&self, l: BoundQuery, r: BoundQuery, word: &str) -> Result<(LogicalPlan, LogicalPlan, Vec<Output>)> {
         if l.outputs.len() != r.outputs.len() {
             return Err(Error::new(
                 Condition::SyntaxError,
@@ -343,10 +339,8 @@ impl Binder<'_> {
     /// what it was.
     fn reopened(&self, output: &Output, plan: &LogicalPlan) -> Bound {
         let column = Expr::Column(output.column.clone());
-        let bound = Bound {
-            names: output.names,
-            ..Bound::with_data(column, output.r#type.clone(), output.data.clone())
-        };
+        let bound =
+            Bound { names: output.names, ..Bound::with_data(column, output.r#type.clone(), output.data.clone()) };
         if output.r#type != Type::Unknown {
             return bound;
         }
@@ -391,8 +385,7 @@ impl Binder<'_> {
             let mut exprs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
             let mut keys = Vec::with_capacity(outputs.len() + 1);
             for (i, o) in outputs.iter().enumerate() {
-                let bound =
-                    Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone());
+                let bound = Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone());
                 let name = format!("{prefix}{i}");
                 exprs.push(coerce::key(&bound).alias(&name));
                 keys.push(Column::new_unqualified(name));
@@ -423,9 +416,7 @@ impl Binder<'_> {
         let mut fun = WindowFunction::new(WindowFunctionDefinition::WindowUDF(udwf), Vec::new());
         fun.params.partition_by = outputs
             .iter()
-            .map(|o| {
-                coerce::key(&Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone()))
-            })
+            .map(|o| coerce::key(&Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone())))
             .collect();
         fun.params.window_frame = WindowFrame::new(None);
         let numbered = Expr::WindowFunction(Box::new(fun)).alias("among#");
@@ -465,8 +456,7 @@ impl Binder<'_> {
         let mut outputs = first.outputs.clone();
         super::from::relabel(&mut outputs, name, &cte.alias)?;
         let table = format!("{name}#{}", self.number());
-        let fields: Vec<Field> =
-            outputs.iter().map(|o| Field::new(&o.column.name, o.data.clone(), true)).collect();
+        let fields: Vec<Field> = outputs.iter().map(|o| Field::new(&o.column.name, o.data.clone(), true)).collect();
         let work = CteWorkTable::new(&table, Arc::new(Schema::new(fields)));
         let scan = TableScan::try_new(
             TableReference::bare(table.as_str()),
@@ -480,10 +470,7 @@ impl Binder<'_> {
         let inner = Ctes { cte: Rc::new(own), rest: ctes.cloned().map(Rc::new) };
         let second = self.body(right, &none, outer, Some(&inner))?;
         if second.outputs.len() != outputs.len() {
-            return Err(Error::new(
-                Condition::SyntaxError,
-                "each UNION query must have the same number of columns",
-            ));
+            return Err(Error::new(Condition::SyntaxError, "each UNION query must have the same number of columns"));
         }
         let mut exprs = Vec::with_capacity(outputs.len());
         for (i, (a, b)) in outputs.iter().zip(&second.outputs).enumerate() {

@@ -269,13 +269,7 @@ impl ScopeColumn {
         } else {
             Expr::Column(self.column.clone())
         };
-        Bound {
-            expr,
-            r#type: self.r#type.clone(),
-            data: self.data.clone(),
-            form: Form::Plain,
-            names: self.names,
-        }
+        Bound { expr, r#type: self.r#type.clone(), data: self.data.clone(), form: Form::Plain, names: self.names }
     }
 }
 

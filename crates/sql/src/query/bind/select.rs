@@ -67,8 +67,8 @@ impl Binder<'_> {
             asked: &asked,
         };
         if let Some(selection) = &select.selection {
-            let condition = super::condition(self, self.expr(&level, selection)?, "WHERE")
-                .map_err(|e| at(e, selection.span()))?;
+            let condition =
+                super::condition(self, self.expr(&level, selection)?, "WHERE").map_err(|e| at(e, selection.span()))?;
             plan = self.filter(plan, condition.expr)?;
         }
         let mut items = self.items(&level.with(Allowed::all("the select list")), &select.projection)?;
@@ -355,9 +355,7 @@ impl Binder<'_> {
             return Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(plan))));
         }
         // Equal values that are shown differently are one: the first is shown.
-        let bound = |o: &Output| {
-            Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone())
-        };
+        let bound = |o: &Output| Bound::with_data(Expr::Column(o.column.clone()), o.r#type.clone(), o.data.clone());
         let groups = super::group::Groups { exprs: outputs.iter().map(bound).collect(), sets: None, present: true };
         let (plan, above) = self.aggregation(plan, &Scope::default(), groups, Vec::new(), &[])?;
         let mut exprs = Vec::with_capacity(outputs.len());
@@ -449,14 +447,20 @@ fn plain_star(options: &ast::WildcardAdditionalOptions) -> Result<()> {
         && options.opt_except.is_none()
         && options.opt_replace.is_none()
         && options.opt_rename.is_none();
-    if plain { Ok(()) } else { Err(Error::new(Condition::SyntaxError, format!("syntax error at or near \"{options}\""))) }
+    if plain {
+        Ok(())
+    } else {
+        Err(Error::new(Condition::SyntaxError, format!("syntax error at or near \"{options}\"")))
+    }
 }
 
 /// The first row of each group of equal keys, in the order given.
 fn first_of_each(plan: LogicalPlan, keys: Vec<Expr>, sorts: Vec<SortExpr>) -> Result<LogicalPlan> {
     use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
-    let mut fun =
-        WindowFunction::new(WindowFunctionDefinition::WindowUDF(datafusion::functions_window::row_number::row_number_udwf()), Vec::new());
+    let mut fun = WindowFunction::new(
+        WindowFunctionDefinition::WindowUDF(datafusion::functions_window::row_number::row_number_udwf()),
+        Vec::new(),
+    );
     fun.params = WindowFunctionParams {
         partition_by: keys,
         window_frame: datafusion::logical_expr::WindowFrame::new(Some(false)),

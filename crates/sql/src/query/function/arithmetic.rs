@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, Datum, PrimitiveArray};
 use datafusion::arrow::compute::kernels::{arity, numeric as arrow};
-use datafusion::arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
+use datafusion::arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+};
 use datafusion::arrow::error::ArrowError;
 use datafusion::logical_expr::Expr;
 use polity_base::{Decimal, Type, Value};

@@ -23,7 +23,9 @@ pub static FUNCTIONS: &[Function] = &[
     strict("array_length", &[AnyArray, Int4], Int4, |a, o| length(o, a.list(0)?.len(), a.int(1)?)),
     strict("array_upper", &[AnyArray, Int4], Int4, |a, o| length(o, a.list(0)?.len(), a.int(1)?)),
     strict("array_lower", &[AnyArray, Int4], Int4, |a, o| length(o, usize::from(!a.list(0)?.is_empty()), a.int(1)?)),
-    strict("cardinality", &[AnyArray], Int4, |a, o| o.value(&Value::Int4(i32::try_from(a.list(0)?.len()).unwrap_or(i32::MAX)))),
+    strict("cardinality", &[AnyArray], Int4, |a, o| {
+        o.value(&Value::Int4(i32::try_from(a.list(0)?.len()).unwrap_or(i32::MAX)))
+    }),
     strict("array_ndims", &[AnyArray], Int4, |a, o| length(o, usize::from(!a.list(0)?.is_empty()), 1)),
     strict("array_dims", &[AnyArray], Text, |a, o| match a.list(0)?.len() {
         0 => {

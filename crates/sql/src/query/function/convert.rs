@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Builder, FixedSizeBinaryBuilder, StringViewBuilder};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Builder, FixedSizeBinaryBuilder, StringViewBuilder,
+};
 use datafusion::arrow::datatypes::{
     DataType, Decimal128Type, Field, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
 };
@@ -59,7 +61,10 @@ pub fn conversion(bound: &Bound, to: &Type, explicit: bool, zone: &str, input: &
                 name,
                 data.clone(),
                 move |a, out| {
-                    let values = a.list(0)?.into_iter().map(|v| cast::convert(v, &element, explicit, Local { zone: &zone, now: 0 }));
+                    let values = a
+                        .list(0)?
+                        .into_iter()
+                        .map(|v| cast::convert(v, &element, explicit, Local { zone: &zone, now: 0 }));
                     out.value(&Value::Array(values.collect::<Result<_>>()?))
                 },
                 args,

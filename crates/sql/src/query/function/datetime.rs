@@ -39,7 +39,9 @@ pub static FUNCTIONS: &[Function] = &[
     strict("date_trunc", &[Text, Span], Span, |a, o| {
         o.value(&Value::Interval(truncate_interval(a.text(0)?, a.interval(1)?)?))
     }),
-    strict("date_part", &[Text, Timestamp], Float8, |a, o| part_float(o, field(a.text(0)?, a.int(1)?, None, "timestamp without time zone")?)),
+    strict("date_part", &[Text, Timestamp], Float8, |a, o| {
+        part_float(o, field(a.text(0)?, a.int(1)?, None, "timestamp without time zone")?)
+    }),
     zoned("date_part", &[Text, TimestampTz], Float8, |a, o, zone| {
         part_float(o, field(a.text(0)?, a.int(1)?, Some(&zone_of(zone)?), "timestamp with time zone")?)
     }),
@@ -110,9 +112,8 @@ fn wall_clock() -> i64 {
 
 /// The zone of this name.
 pub fn zone_of(name: &str) -> Result<Zone> {
-    Zone::parse(name).ok_or_else(|| {
-        Error::new(Condition::InvalidParameterValue, format!("time zone \"{name}\" not recognized"))
-    })
+    Zone::parse(name)
+        .ok_or_else(|| Error::new(Condition::InvalidParameterValue, format!("time zone \"{name}\" not recognized")))
 }
 
 fn too_far(what: &str) -> Error {
@@ -125,7 +126,8 @@ pub fn field_name(field: &DateTimeField) -> String {
 }
 
 fn make_date(y: i64, m: i64, d: i64) -> Result<i32> {
-    let bad = || Error::new(Condition::DatetimeFieldOverflow, format!("date field value out of range: {y}-{m:02}-{d:02}"));
+    let bad =
+        || Error::new(Condition::DatetimeFieldOverflow, format!("date field value out of range: {y}-{m:02}-{d:02}"));
     let (month, day) = (u32::try_from(m).map_err(|_| bad())?, u32::try_from(d).map_err(|_| bad())?);
     let year = if y < 0 { y + 1 } else { y };
     if y == 0 || !(1..=12).contains(&month) || day == 0 || day > days_in_month(year, month) {
@@ -179,9 +181,8 @@ pub fn negate_interval(bound: Bound) -> Result<Bound> {
 fn scaled(v: Interval, scale: impl Fn(f64) -> f64) -> Result<Interval> {
     let far = || too_far("interval");
     let rounded = |x: f64| (x * 1e6).round_ties_even() / 1e6;
-    let whole = |x: f64| -> Result<i32> {
-        if x.is_nan() || x.abs() > f64::from(i32::MAX) { Err(far()) } else { Ok(x as i32) }
-    };
+    let whole =
+        |x: f64| -> Result<i32> { if x.is_nan() || x.abs() > f64::from(i32::MAX) { Err(far()) } else { Ok(x as i32) } };
     let (months, days) = (whole(scale(f64::from(v.months)))?, whole(scale(f64::from(v.days)))?);
     let month_rest = rounded((scale(f64::from(v.months)) - f64::from(months)) * 30.0);
     let mut seconds =
@@ -305,9 +306,8 @@ fn age(a: i64, b: i64) -> Interval {
 /// Arithmetic where one side is a date, a time or an interval.
 pub fn arithmetic(binder: &Binder<'_>, l: Bound, op: Arithmetic, r: Bound) -> Result<Bound> {
     use Arithmetic::{Add, Divide, Multiply, Subtract};
-    let number = |t: &Type| {
-        matches!(t, Type::Int2 | Type::Int4 | Type::Int8 | Type::Float4 | Type::Float8 | Type::Numeric(_))
-    };
+    let number =
+        |t: &Type| matches!(t, Type::Int2 | Type::Int4 | Type::Int8 | Type::Float4 | Type::Float8 | Type::Numeric(_));
     let (a, b) = (l.r#type.clone(), r.r#type.clone());
     match (&a, op, &b) {
         (Type::Date, Add | Subtract, Type::Int2 | Type::Int4) => {
@@ -392,9 +392,7 @@ pub fn arithmetic(binder: &Binder<'_>, l: Bound, op: Arithmetic, r: Bound) -> Re
             let expr = Kernel::strict(
                 "time - time",
                 types::data_type(&Type::Interval),
-                |a, o| {
-                    o.value(&Value::Interval(Interval { months: 0, days: 0, micros: a.int(0)? - a.int(1)? }))
-                },
+                |a, o| o.value(&Value::Interval(Interval { months: 0, days: 0, micros: a.int(0)? - a.int(1)? })),
                 vec![l.expr, r.expr],
             );
             Ok(Bound::new(expr, Type::Interval))
@@ -408,8 +406,13 @@ pub fn arithmetic(binder: &Binder<'_>, l: Bound, op: Arithmetic, r: Bound) -> Re
             );
             Ok(Bound::new(expr, Type::Interval))
         }
-        (Type::Date | Type::Timestamp | Type::TimestampTz, Subtract, Type::Date | Type::Timestamp | Type::TimestampTz) => {
-            let common = if a == Type::TimestampTz || b == Type::TimestampTz { Type::TimestampTz } else { Type::Timestamp };
+        (
+            Type::Date | Type::Timestamp | Type::TimestampTz,
+            Subtract,
+            Type::Date | Type::Timestamp | Type::TimestampTz,
+        ) => {
+            let common =
+                if a == Type::TimestampTz || b == Type::TimestampTz { Type::TimestampTz } else { Type::Timestamp };
             arithmetic(binder, binder.implicit(l, &common)?, op, binder.implicit(r, &common)?)
         }
         (Type::Interval, Add | Subtract, Type::Interval) => {
@@ -607,8 +610,20 @@ fn day_part(known: &str, day: i64) -> Part {
         "quarter" => i64::from(m - 1) / 3 + 1,
         "year" => shown,
         "decade" => y.div_euclid(10),
-        "century" => if y > 0 { (y + 99) / 100 } else { -((99 - (y - 1)) / 100) },
-        "millennium" => if y > 0 { (y + 999) / 1_000 } else { -((999 - (y - 1)) / 1_000) },
+        "century" => {
+            if y > 0 {
+                (y + 99) / 100
+            } else {
+                -((99 - (y - 1)) / 100)
+            }
+        }
+        "millennium" => {
+            if y > 0 {
+                (y + 999) / 1_000
+            } else {
+                -((999 - (y - 1)) / 1_000)
+            }
+        }
         "week" => iso_week(day).1,
         "isoyear" => iso_week(day).0,
         "dow" => (day + 4).rem_euclid(7),
@@ -623,9 +638,10 @@ fn date_field(name: &str, day: i64) -> Result<Part> {
         None => Err(unknown_unit(name, "date")),
         Some("epoch") => Ok(whole(day * 86_400)),
         Some("julian") => Ok(whole(day + 2_440_588)),
-        Some("microseconds" | "milliseconds" | "second" | "minute" | "hour" | "timezone" | "timezone_hour" | "timezone_minute") => {
-            Err(unsupported_unit(name, "date"))
-        }
+        Some(
+            "microseconds" | "milliseconds" | "second" | "minute" | "hour" | "timezone" | "timezone_hour"
+            | "timezone_minute",
+        ) => Err(unsupported_unit(name, "date")),
         Some(known) => Ok(day_part(known, day)),
     }
 }
@@ -658,7 +674,8 @@ fn interval_field(name: &str, v: Interval) -> Result<Part> {
         "millennium" => whole(years / 1_000),
         // A year has 365.25 days here, a month 30.
         "epoch" => {
-            let days = i128::from(v.months / 12) * 365_250 + i128::from(v.months % 12) * 30_000 + i128::from(v.days) * 1_000;
+            let days =
+                i128::from(v.months / 12) * 365_250 + i128::from(v.months % 12) * 30_000 + i128::from(v.days) * 1_000;
             Part { value: days * i128::from(DAY) / 1_000 + i128::from(v.micros), scale: 6 }
         }
         _ => return Err(unsupported_unit(name, of)),
@@ -668,8 +685,11 @@ fn interval_field(name: &str, v: Interval) -> Result<Part> {
 /// `EXTRACT(field FROM operand)`: a numeric whose scale the field decides.
 pub fn extract(binder: &Binder<'_>, name: &str, operand: Bound) -> Result<Bound> {
     let operand = if operand.is_open() {
-        return Err(Error::new(Condition::AmbiguousFunction, "function pg_catalog.extract(unknown, unknown) is not unique")
-            .hint("Could not choose a best candidate function. You might need to add explicit type casts."));
+        return Err(Error::new(
+            Condition::AmbiguousFunction,
+            "function pg_catalog.extract(unknown, unknown) is not unique",
+        )
+        .hint("Could not choose a best candidate function. You might need to add explicit type casts."));
     } else {
         operand
     };

@@ -15,10 +15,10 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, Signature, TypeSignature, Volatility,
 };
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use polity_base::{Decimal, Type, Value};
 
 use crate::error::{Condition, Error, Result};
@@ -73,7 +73,14 @@ pub struct Fold {
 
 impl Fold {
     /// The aggregate of `kind` called `name`, for arguments of these types.
-    pub fn udaf(name: &str, kind: Kind, types: Vec<Type>, returns: Type, data: DataType, zone: &str) -> Arc<AggregateUDF> {
+    pub fn udaf(
+        name: &str,
+        kind: Kind,
+        types: Vec<Type>,
+        returns: Type,
+        data: DataType,
+        zone: &str,
+    ) -> Arc<AggregateUDF> {
         let signature = Signature::new(TypeSignature::UserDefined, Volatility::Immutable);
         let kinds: Vec<String> = types.iter().map(crate::catalog::types::internal_name).collect();
         let name = match kinds.is_empty() {
@@ -148,14 +155,23 @@ impl AggregateUDFImpl for Fold {
         self.is_double_sum() && !args.is_distinct
     }
 
-    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> datafusion::common::Result<Box<dyn GroupsAccumulator>> {
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs,
+    ) -> datafusion::common::Result<Box<dyn GroupsAccumulator>> {
         sum_udaf().create_groups_accumulator(args)
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         match self.kind {
-            Kind::Join | Kind::List | Kind::Json | Kind::JsonObject | Kind::First | Kind::Discrete
-            | Kind::Continuous | Kind::Mode => AggregateOrderSensitivity::HardRequirement,
+            Kind::Join
+            | Kind::List
+            | Kind::Json
+            | Kind::JsonObject
+            | Kind::First
+            | Kind::Discrete
+            | Kind::Continuous
+            | Kind::Mode => AggregateOrderSensitivity::HardRequirement,
             _ => AggregateOrderSensitivity::Insensitive,
         }
     }
@@ -183,13 +199,13 @@ struct FoldState {
 impl FoldState {
     /// Whether rows are kept until the end.
     fn keeps(&self) -> bool {
-        self.distinct
-            || !matches!(self.kind, Kind::Sum | Kind::Extreme(_) | Kind::Single | Kind::First)
+        self.distinct || !matches!(self.kind, Kind::Sum | Kind::Extreme(_) | Kind::Single | Kind::First)
     }
 
     fn add(&mut self, row: Vec<Value>) -> Result<()> {
         let Some(first) = row.first() else { return Ok(()) };
-        let ignores_null = !matches!(self.kind, Kind::List | Kind::Json | Kind::JsonObject | Kind::Single | Kind::First);
+        let ignores_null =
+            !matches!(self.kind, Kind::List | Kind::Json | Kind::JsonObject | Kind::Single | Kind::First);
         if ignores_null && first.is_null() {
             return Ok(());
         }
@@ -237,9 +253,7 @@ impl FoldState {
         let mut rows = self.values.clone();
         if self.distinct && matches!(self.kind, Kind::List | Kind::Join | Kind::Json) {
             rows.sort_by(|a, b| match (a.first(), b.first()) {
-                (Some(a), Some(b)) => {
-                    a.compare(b).unwrap_or_else(|| a.is_null().cmp(&b.is_null()))
-                }
+                (Some(a), Some(b)) => a.compare(b).unwrap_or_else(|| a.is_null().cmp(&b.is_null())),
                 _ => std::cmp::Ordering::Equal,
             });
         }
@@ -277,7 +291,11 @@ impl FoldState {
                         return Err(Error::new(Condition::InvalidParameterValue, "field name must not be null"));
                     }
                     let name = cast::write(&key, &k, Local { zone: &self.zone, now: 0 });
-                    parts.push(format!("{} : {}", super::json::quoted(&name), super::json::of_value(&value, &v, &self.zone)));
+                    parts.push(format!(
+                        "{} : {}",
+                        super::json::quoted(&name),
+                        super::json::of_value(&value, &v, &self.zone)
+                    ));
                 }
                 Ok(Value::Json(format!("{{ {} }}", parts.join(", "))))
             }
@@ -288,11 +306,8 @@ impl FoldState {
     }
 
     fn take(&mut self, arrays: &[ArrayRef]) -> Result<()> {
-        let cells = arrays
-            .iter()
-            .zip(&self.types)
-            .map(|(a, t)| Cells::new(a.as_ref(), t))
-            .collect::<Result<Vec<_>>>()?;
+        let cells =
+            arrays.iter().zip(&self.types).map(|(a, t)| Cells::new(a.as_ref(), t)).collect::<Result<Vec<_>>>()?;
         let count = arrays.first().map_or(0, |a| a.len());
         for i in 0..count {
             let row = cells.iter().map(|c| c.value(i)).collect::<Result<Vec<_>>>()?;
@@ -326,11 +341,8 @@ impl FoldState {
 
     fn merge(&mut self, states: &[ArrayRef]) -> Result<()> {
         let list_types: Vec<Type> = self.types.iter().map(|t| Type::Array(Box::new(t.clone()))).collect();
-        let cells = states
-            .iter()
-            .zip(&list_types)
-            .map(|(a, t)| Cells::new(a.as_ref(), t))
-            .collect::<Result<Vec<_>>>()?;
+        let cells =
+            states.iter().zip(&list_types).map(|(a, t)| Cells::new(a.as_ref(), t)).collect::<Result<Vec<_>>>()?;
         for i in 0..states.first().map_or(0, |a| a.len()) {
             let columns = cells.iter().map(|c| c.list(i)).collect::<Result<Vec<_>>>()?;
             for j in 0..columns.first().map_or(0, Vec::len) {
@@ -434,8 +446,7 @@ impl fmt::Debug for Sliding {
 }
 
 fn rows_of(arrays: &[ArrayRef], types: &[Type]) -> Result<Vec<Vec<Value>>> {
-    let cells =
-        arrays.iter().zip(types).map(|(a, t)| Cells::new(a.as_ref(), t)).collect::<Result<Vec<_>>>()?;
+    let cells = arrays.iter().zip(types).map(|(a, t)| Cells::new(a.as_ref(), t)).collect::<Result<Vec<_>>>()?;
     let count = arrays.first().map_or(0, |a| a.len());
     (0..count).map(|i| cells.iter().map(|c| c.value(i)).collect()).collect()
 }

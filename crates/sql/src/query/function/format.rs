@@ -13,7 +13,17 @@ use Ty::{Date, Float8, Int4, Int8, Interval as Span, Numeric, Text, Timestamp, T
 const DAY: i64 = 86_400_000_000;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -228,8 +238,10 @@ fn word(text: &str, width: usize, fill: bool, out: &mut String) {
 
 fn show(m: &Moment, name: &str, fill: bool, out: &mut String) -> Result<()> {
     use std::fmt::Write;
-    let no_date = || Error::new(Condition::InvalidDatetimeFormat, "invalid format specification for an interval value")
-        .hint("Intervals are not tied to specific calendar dates.");
+    let no_date = || {
+        Error::new(Condition::InvalidDatetimeFormat, "invalid format specification for an interval value")
+            .hint("Intervals are not tied to specific calendar dates.")
+    };
     let date = || m.date.ok_or_else(no_date);
     let year = if m.date.is_some() && m.year <= 0 { 1 - m.year } else { m.year };
     let twelve = if m.hour % 12 == 0 { 12 } else { m.hour % 12 };
@@ -238,9 +250,8 @@ fn show(m: &Moment, name: &str, fill: bool, out: &mut String) -> Result<()> {
         let y = civil_from_days(thursday).0;
         (y, (thursday - days_from_civil(y, 1, 1)) / 7 + 1)
     };
-    let month_name = || -> Result<&'static str> {
-        MONTHS.get((m.month as usize).wrapping_sub(1)).copied().ok_or_else(no_date)
-    };
+    let month_name =
+        || -> Result<&'static str> { MONTHS.get((m.month as usize).wrapping_sub(1)).copied().ok_or_else(no_date) };
     let day_name = || -> Result<&'static str> { Ok(DAYS[(date()? + 4).rem_euclid(7) as usize]) };
     match name {
         "YYYY" => number(year, 4, fill, out),
@@ -342,9 +353,11 @@ fn parse_moment(text: &str, template: &str) -> Result<(i64, Option<i64>)> {
                     rest = rest.strip_prefix(c).unwrap_or_else(|| skip_one(rest));
                 } else {
                     rest = rest.trim_start();
-                    rest = rest.strip_prefix(|r: char| !r.is_alphanumeric() && r != '+' && r != '-').unwrap_or_else(|| {
-                        if c == '-' { rest.strip_prefix('-').unwrap_or(rest) } else { rest }
-                    });
+                    rest = rest.strip_prefix(|r: char| !r.is_alphanumeric() && r != '+' && r != '-').unwrap_or_else(
+                        || {
+                            if c == '-' { rest.strip_prefix('-').unwrap_or(rest) } else { rest }
+                        },
+                    );
                     rest = rest.trim_start();
                 }
             }
@@ -435,7 +448,8 @@ fn parse_moment(text: &str, template: &str) -> Result<(i64, Option<i64>)> {
     } else if twelve && hour == 12 {
         hour = 0;
     }
-    let out_of_range = || Error::new(Condition::DatetimeFieldOverflow, format!("date/time field value out of range: \"{text}\""));
+    let out_of_range =
+        || Error::new(Condition::DatetimeFieldOverflow, format!("date/time field value out of range: \"{text}\""));
     if before_christ {
         year = 1 - year;
     }
@@ -565,7 +579,11 @@ fn number_template(template: &str) -> Result<Template> {
             '0' | '9' => {
                 zeros |= c == '0';
                 seen_digit = true;
-                if t.has_point { t.after.push(c == '0') } else { t.before.push(zeros) }
+                if t.has_point {
+                    t.after.push(c == '0')
+                } else {
+                    t.before.push(zeros)
+                }
                 t.pieces.push(NumberPiece::Digit);
             }
             '.' | 'D' | 'd' => {
@@ -611,7 +629,8 @@ fn of_number(v: Decimal, template: &str) -> Result<String> {
     let overflow = crate::query::types::numeric_overflow;
     let v = match t.shift {
         0 => v,
-        n => crate::query::numeric::multiply(v, Decimal::new(10i128.pow(n), 0).ok_or_else(overflow)?).ok_or_else(overflow)?,
+        n => crate::query::numeric::multiply(v, Decimal::new(10i128.pow(n), 0).ok_or_else(overflow)?)
+            .ok_or_else(overflow)?,
     };
     let scale = t.after.len() as u8;
     let rounded = v.rescale(scale).ok_or_else(overflow)?;
@@ -621,8 +640,7 @@ fn of_number(v: Decimal, template: &str) -> Result<String> {
     let whole = if whole == "0" { "" } else { whole };
     let too_wide = whole.len() > t.before.len();
     let whole: Vec<char> = if too_wide { vec!['#'; t.before.len()] } else { whole.chars().collect() };
-    let part: Vec<char> =
-        if too_wide { vec!['#'; part.len()] } else { part.chars().collect() };
+    let part: Vec<char> = if too_wide { vec!['#'; part.len()] } else { part.chars().collect() };
     // How many digits after the point are shown: without filling, no zeros at the end.
     let kept_after = match t.fill {
         true => t.after.len(),
@@ -639,9 +657,27 @@ fn of_number(v: Decimal, template: &str) -> Result<String> {
     let mut pointed = false;
     let mut started = false;
     let sign_text = |at: &Sign| match at {
-        Sign::MinusAfter => if negative { "-" } else { " " },
-        Sign::SAfter | Sign::PlusOrMinusBefore => if negative { "-" } else { "+" },
-        Sign::PlusOrMinusAfter => if negative { " " } else { "+" },
+        Sign::MinusAfter => {
+            if negative {
+                "-"
+            } else {
+                " "
+            }
+        }
+        Sign::SAfter | Sign::PlusOrMinusBefore => {
+            if negative {
+                "-"
+            } else {
+                "+"
+            }
+        }
+        Sign::PlusOrMinusAfter => {
+            if negative {
+                " "
+            } else {
+                "+"
+            }
+        }
         _ => "",
     };
     let begin = |out: &mut String, started: &mut bool| {
@@ -740,8 +776,19 @@ fn roman(v: Decimal, fill: bool) -> String {
         return "#".repeat(15);
     }
     let parts = [
-        (1_000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"),
-        (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
+        (1_000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
     ];
     let mut left = n;
     let mut out = String::new();

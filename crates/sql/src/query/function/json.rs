@@ -398,9 +398,7 @@ pub fn of_value(value: &Value, r#type: &Type, zone: &str) -> String {
         Value::Timestamp(_) | Value::TimestampTz(_) => {
             // ISO 8601: a T between date and time, minutes in the offset.
             let mut text = cast::write(value, r#type, Local { zone, now: 0 }).replacen(' ', "T", 1);
-            if matches!(value, Value::TimestampTz(_))
-                && text.rfind(['+', '-']).is_some_and(|i| text.len() - i == 3)
-            {
+            if matches!(value, Value::TimestampTz(_)) && text.rfind(['+', '-']).is_some_and(|i| text.len() - i == 3) {
                 text.push_str(":00");
             }
             quoted(&text)
@@ -476,11 +474,8 @@ fn build_array(binder: &Binder<'_>, args: Vec<Bound>, returns: Type) -> Result<B
 fn build_object(binder: &Binder<'_>, args: Vec<Bound>, returns: Type) -> Result<Bound> {
     let (args, of) = prepared(binder, args)?;
     if args.len() % 2 != 0 {
-        return Err(Error::new(
-            Condition::InvalidParameterValue,
-            "argument list must have even number of elements",
-        )
-        .hint("The arguments of json_build_object() must consist of alternating keys and values."));
+        return Err(Error::new(Condition::InvalidParameterValue, "argument list must have even number of elements")
+            .hint("The arguments of json_build_object() must consist of alternating keys and values."));
     }
     let zone = binder.zone().to_owned();
     let expr = Kernel::lenient(
@@ -556,12 +551,10 @@ pub fn contains(l: Bound, r: Bound) -> Result<Bound> {
 
 fn holds(x: &str, y: &str, top: bool) -> bool {
     match (kind(x), kind(y)) {
-        ("object", "object") => {
-            members(y).into_iter().all(|(k, v)| {
-                let key = unquoted(k).unwrap_or_default();
-                member(x, &key).is_some_and(|found| holds(found, v, false))
-            })
-        }
+        ("object", "object") => members(y).into_iter().all(|(k, v)| {
+            let key = unquoted(k).unwrap_or_default();
+            member(x, &key).is_some_and(|found| holds(found, v, false))
+        }),
         ("array", "array") => elements(y).into_iter().all(|v| elements(x).into_iter().any(|e| holds(e, v, false))),
         // An array contains a primitive at the top.
         ("array", _) if top => elements(x).into_iter().any(|e| holds(e, y, false)),

@@ -50,7 +50,13 @@ pub struct Kernel {
 
 impl Kernel {
     /// A call of the function.
-    pub fn call(name: impl Into<String>, returns: DataType, volatility: Volatility, eval: Eval, args: Vec<Expr>) -> Expr {
+    pub fn call(
+        name: impl Into<String>,
+        returns: DataType,
+        volatility: Volatility,
+        eval: Eval,
+        args: Vec<Expr>,
+    ) -> Expr {
         let signature = Signature::new(TypeSignature::UserDefined, volatility);
         let kernel = Kernel { name: name.into(), returns, eval, signature };
         Expr::ScalarFunction(datafusion::logical_expr::expr::ScalarFunction::new_udf(

@@ -36,12 +36,8 @@ pub static FUNCTIONS: &[Function] = &[
     bind("round", &[Numeric], Numeric, |_, args| to_scale("round", args, 0, |v, s| v.rescale(s))),
     bind("round", &[Numeric, Int4], Numeric, |_, args| scaled("round", args, |v, s| v.rescale(s))),
     strict("round", &[Float8], Float8, |a, o| float(o, a.float(0)?.round_ties_even())),
-    bind("trunc", &[Numeric], Numeric, |_, args| {
-        to_scale("trunc", args, 0, |v, s| Some(numeric::truncate(v, s)))
-    }),
-    bind("trunc", &[Numeric, Int4], Numeric, |_, args| {
-        scaled("trunc", args, |v, s| Some(numeric::truncate(v, s)))
-    }),
+    bind("trunc", &[Numeric], Numeric, |_, args| to_scale("trunc", args, 0, |v, s| Some(numeric::truncate(v, s)))),
+    bind("trunc", &[Numeric, Int4], Numeric, |_, args| scaled("trunc", args, |v, s| Some(numeric::truncate(v, s)))),
     strict("trunc", &[Float8], Float8, |a, o| float(o, a.float(0)?.trunc())),
     bind("ceil", &[Numeric], Numeric, |_, args| to_scale("ceil", args, 0, |v, _| up(v))),
     bind("ceiling", &[Numeric], Numeric, |_, args| to_scale("ceil", args, 0, |v, _| up(v))),
@@ -52,7 +48,16 @@ pub static FUNCTIONS: &[Function] = &[
     strict("sign", &[Numeric], Numeric, |a, o| o.numeric(Decimal::from(a.numeric(0)?.mantissa().signum() as i64))),
     strict("sign", &[Float8], Float8, |a, o| {
         let v = a.float(0)?;
-        float(o, if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { 0.0 })
+        float(
+            o,
+            if v > 0.0 {
+                1.0
+            } else if v < 0.0 {
+                -1.0
+            } else {
+                0.0
+            },
+        )
     }),
     strict("sqrt", &[Float8], Float8, |a, o| {
         let v = a.float(0)?;
@@ -143,7 +148,13 @@ pub static FUNCTIONS: &[Function] = &[
             return Err(Error::new(Condition::InvalidParameterValue, "lower bound cannot equal upper bound"));
         }
         let place = (v - low) / (high - low);
-        let bucket = if place < 0.0 { 0 } else if place >= 1.0 { n + 1 } else { (place * n as f64) as i64 + 1 };
+        let bucket = if place < 0.0 {
+            0
+        } else if place >= 1.0 {
+            n + 1
+        } else {
+            (place * n as f64) as i64 + 1
+        };
         o.value(&Value::Int4(i32::try_from(bucket).unwrap_or(i32::MAX)))
     }),
     volatile("random", &[], Float8, |_, o| float(o, super::random::unit())),

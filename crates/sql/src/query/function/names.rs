@@ -77,13 +77,11 @@ pub fn find(catalog: &Catalog, names: Names, text: &str) -> Result<u32> {
     }
     let missing = |what: &str, condition| Error::new(condition, format!("{what} \"{text}\" does not exist"));
     match names {
-        Names::Relation => {
-            crate::query::system::relation_oid(catalog, text).ok_or_else(|| missing("relation", Condition::UndefinedTable))
-        }
+        Names::Relation => crate::query::system::relation_oid(catalog, text)
+            .ok_or_else(|| missing("relation", Condition::UndefinedTable)),
         Names::Type => type_named(text).map(|t| t.oid()),
-        Names::Schema => {
-            crate::query::system::schema_oid(&unquoted(text)).ok_or_else(|| missing("schema", Condition::InvalidSchemaName))
-        }
+        Names::Schema => crate::query::system::schema_oid(&unquoted(text))
+            .ok_or_else(|| missing("schema", Condition::InvalidSchemaName)),
         Names::Role => catalog
             .roles
             .get(&unquoted(text))
@@ -100,9 +98,8 @@ pub fn type_named(text: &str) -> Result<Type> {
     use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
     use datafusion::sql::sqlparser::parser::Parser;
     let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut p| p.parse_data_type());
-    let parsed = parsed.map_err(|_| {
-        Error::new(Condition::UndefinedObject, format!("type \"{text}\" does not exist"))
-    })?;
+    let parsed =
+        parsed.map_err(|_| Error::new(Condition::UndefinedObject, format!("type \"{text}\" does not exist")))?;
     crate::catalog::types::data_type(&parsed)
 }
 

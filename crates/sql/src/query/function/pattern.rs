@@ -34,9 +34,7 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     strict("regexp_match", &[Text, Text], TextArray, |a, o| first_match(a.text(0)?, a.text(1)?, "", o)),
     strict("regexp_match", &[Text, Text, Text], TextArray, |a, o| first_match(a.text(0)?, a.text(1)?, a.text(2)?, o)),
-    strict("regexp_split_to_array", &[Text, Text], TextArray, |a, o| {
-        o.value(&split(a.text(0)?, a.text(1)?, "")?)
-    }),
+    strict("regexp_split_to_array", &[Text, Text], TextArray, |a, o| o.value(&split(a.text(0)?, a.text(1)?, "")?)),
     strict("regexp_split_to_array", &[Text, Text, Text], TextArray, |a, o| {
         o.value(&split(a.text(0)?, a.text(1)?, a.text(2)?)?)
     }),
@@ -44,7 +42,9 @@ pub static FUNCTIONS: &[Function] = &[
         let count = cached(a.text(1)?, "")?.find_iter(a.text(0)?).count();
         o.value(&Value::Int4(i32::try_from(count).unwrap_or(i32::MAX)))
     }),
-    strict("regexp_like", &[Text, Text], Bool, |a, o| o.value(&Value::Bool(cached(a.text(1)?, "")?.is_match(a.text(0)?)))),
+    strict("regexp_like", &[Text, Text], Bool, |a, o| {
+        o.value(&Value::Bool(cached(a.text(1)?, "")?.is_match(a.text(0)?)))
+    }),
     strict("regexp_like", &[Text, Text, Text], Bool, |a, o| {
         o.value(&Value::Bool(cached(a.text(1)?, a.text(2)?)?.is_match(a.text(0)?)))
     }),
@@ -244,7 +244,9 @@ pub fn matches(text: Bound, pattern: Bound, insensitive: bool) -> Result<Bound> 
         _ => Kernel::strict(
             format!("~{flags}"),
             DataType::Boolean,
-            move |a, o| o.value(&Value::Bool(cached(a.text(1)?, if insensitive { "i" } else { "" })?.is_match(a.text(0)?))),
+            move |a, o| {
+                o.value(&Value::Bool(cached(a.text(1)?, if insensitive { "i" } else { "" })?.is_match(a.text(0)?)))
+            },
             vec![text.expr, pattern.expr],
         ),
     };
@@ -277,10 +279,7 @@ pub fn like(text: Bound, pattern: Bound, escape: Option<char>, insensitive: bool
     if let Expr::Literal(ScalarValue::Utf8View(Some(constant)), _) = &pattern
         && ends_in_escape(constant)
     {
-        return Err(Error::new(
-            Condition::InvalidEscapeSequence,
-            "LIKE pattern must not end with escape character",
-        ));
+        return Err(Error::new(Condition::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
     }
     let like = Like::new(negated, Box::new(text.expr), Box::new(pattern), None, insensitive);
     Ok(Bound::new(Expr::Like(like), Type::Bool))

@@ -50,9 +50,8 @@ fn setting(binder: &Binder<'_>, name: &Bound, lenient: bool) -> Result<Bound> {
     match settings.show(&constant) {
         Some(value) => coerce::literal(&Value::Text(value.to_owned()), &Type::Text),
         None if lenient => coerce::null(&Type::Text),
-        None => Err(Error::new(
-            Condition::UndefinedObject,
-            format!("unrecognized configuration parameter \"{constant}\""),
-        )),
+        None => {
+            Err(Error::new(Condition::UndefinedObject, format!("unrecognized configuration parameter \"{constant}\"")))
+        }
     }
 }

@@ -48,13 +48,9 @@ pub static FUNCTIONS: &[Function] = &[
         o.text(a.text(0)?.trim_end_matches(|c| set.contains(c)))
     }),
     strict("substring", &[Text, Int4], Text, |a, o| o.text(substring(a.text(0)?, a.int(1)?, None)?)),
-    strict("substring", &[Text, Int4, Int4], Text, |a, o| {
-        o.text(substring(a.text(0)?, a.int(1)?, Some(a.int(2)?))?)
-    }),
+    strict("substring", &[Text, Int4, Int4], Text, |a, o| o.text(substring(a.text(0)?, a.int(1)?, Some(a.int(2)?))?)),
     strict("substr", &[Text, Int4], Text, |a, o| o.text(substring(a.text(0)?, a.int(1)?, None)?)),
-    strict("substr", &[Text, Int4, Int4], Text, |a, o| {
-        o.text(substring(a.text(0)?, a.int(1)?, Some(a.int(2)?))?)
-    }),
+    strict("substr", &[Text, Int4, Int4], Text, |a, o| o.text(substring(a.text(0)?, a.int(1)?, Some(a.int(2)?))?)),
     strict("substring", &[Bytea, Int4], Bytea, |a, o| bytes(o, subbytes(a.bytes(0)?, a.int(1)?, None)?)),
     strict("substring", &[Bytea, Int4, Int4], Bytea, |a, o| {
         bytes(o, subbytes(a.bytes(0)?, a.int(1)?, Some(a.int(2)?))?)
@@ -296,7 +292,10 @@ fn chr(v: i64) -> Result<String> {
         return Err(Error::new(Condition::ProgramLimitExceeded, "null character not permitted"));
     }
     u32::try_from(v).ok().and_then(char::from_u32).map(String::from).ok_or_else(|| {
-        Error::new(Condition::ProgramLimitExceeded, "requested character too large for encoding: ".to_owned() + &v.to_string())
+        Error::new(
+            Condition::ProgramLimitExceeded,
+            "requested character too large for encoding: ".to_owned() + &v.to_string(),
+        )
     })
 }
 
@@ -507,9 +506,13 @@ fn formatted(a: &Args<'_>) -> Result<String> {
                 width = digits.parse().ok();
             }
         }
-        let kind = chars.next().ok_or_else(|| bad("unterminated format() type specifier").hint("For a single \"%\" use \"%%\"."))?;
+        let kind = chars
+            .next()
+            .ok_or_else(|| bad("unterminated format() type specifier").hint("For a single \"%\" use \"%%\"."))?;
         if !matches!(kind, 's' | 'I' | 'L') {
-            return Err(bad(&format!("unrecognized format() type specifier \"{kind}\"")).hint("For a single \"%\" use \"%%\"."));
+            return Err(
+                bad(&format!("unrecognized format() type specifier \"{kind}\"")).hint("For a single \"%\" use \"%%\".")
+            );
         }
         if next >= a.len() {
             return Err(bad("too few arguments for format()"));
@@ -520,7 +523,10 @@ fn formatted(a: &Args<'_>) -> Result<String> {
         let piece = match kind {
             's' => text.to_owned(),
             'I' if null => {
-                return Err(Error::new(Condition::NullValueNotAllowed, "null values cannot be formatted as an SQL identifier"));
+                return Err(Error::new(
+                    Condition::NullValueNotAllowed,
+                    "null values cannot be formatted as an SQL identifier",
+                ));
             }
             'I' => crate::catalog::name::quote(text),
             _ if null => "NULL".to_owned(),

@@ -21,11 +21,8 @@ pub const KEY_COLUMN: &str = "__polity_key";
 
 /// The Arrow schema of a table, with the key column at its end if asked for.
 pub fn schema(table: &Table, with_key: bool) -> SchemaRef {
-    let mut fields: Vec<Field> = table
-        .columns
-        .iter()
-        .map(|c| Field::new(&c.name, types::data_type(&c.r#type), !c.not_null))
-        .collect();
+    let mut fields: Vec<Field> =
+        table.columns.iter().map(|c| Field::new(&c.name, types::data_type(&c.r#type), !c.not_null)).collect();
     if with_key {
         fields.push(Field::new(KEY_COLUMN, DataType::Binary, false));
     }

@@ -123,12 +123,14 @@ impl ScanExec {
                 given: AtomicUsize::new(0),
             }));
         }
-        runs.queues.get(run).cloned().unwrap_or_else(|| Arc::new(Queue {
-            spans: Mutex::default(),
-            rows: AtomicU64::new(0),
-            open: AtomicUsize::new(1),
-            given: AtomicUsize::new(0),
-        }))
+        runs.queues.get(run).cloned().unwrap_or_else(|| {
+            Arc::new(Queue {
+                spans: Mutex::default(),
+                rows: AtomicU64::new(0),
+                open: AtomicUsize::new(1),
+                given: AtomicUsize::new(0),
+            })
+        })
     }
 }
 
@@ -147,9 +149,9 @@ impl Scan {
             return Ok(None);
         }
         let reading = self.reading.clone();
-        let room = reading.limit.map_or(BATCH_ROWS, |limit| {
-            limit.saturating_sub(self.queue.given.load(Ordering::Relaxed)).min(BATCH_ROWS)
-        });
+        let room = reading
+            .limit
+            .map_or(BATCH_ROWS, |limit| limit.saturating_sub(self.queue.given.load(Ordering::Relaxed)).min(BATCH_ROWS));
         let mut columns = reading.decoder.begin(room.min(CHUNK_ROWS))?;
         while columns.rows() < room {
             let chunk = self.next_chunk((room - columns.rows()).min(CHUNK_ROWS))?;
@@ -237,14 +239,9 @@ impl ExecutionPlan for ScanExec {
         Ok(self)
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        _: Arc<TaskContext>,
-    ) -> datafusion::common::Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> datafusion::common::Result<SendableRecordBatchStream> {
         let schema: SchemaRef = self.reading.decoder.schema().clone();
-        let scan =
-            Scan { reading: self.reading.clone(), queue: self.queue(partition), current: None, finished: false };
+        let scan = Scan { reading: self.reading.clone(), queue: self.queue(partition), current: None, finished: false };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let stream = futures::stream::unfold((scan, metrics), |(mut scan, metrics)| async move {
             let timer = metrics.elapsed_compute().timer();

@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use datafusion::common::ScalarValue;
 use polity_base::key::{Direction, KeyBuilder};
 use polity_base::{ColumnId, IndexId, Key, Span, Type, Value};
 

@@ -1,0 +1,65 @@
+//! What a statement has at hand while it runs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use polity_base::IndexId;
+use polity_txn::Transaction;
+
+use crate::catalog::Catalog;
+use crate::session::settings::Settings;
+use crate::session::{Engine, Watch};
+
+/// What a statement has at hand while it runs: the transaction it is part of,
+/// the catalog it sees, and its session's settings.
+pub struct Context<'a> {
+    /// The node's SQL engine
+    pub engine: &'a Arc<Engine>,
+    /// The transaction
+    pub txn: &'a mut Transaction,
+    /// The catalog at the transaction's snapshot, with the changes the
+    /// transaction itself has made; DDL replaces it
+    pub catalog: &'a mut Arc<Catalog>,
+    /// The session's settings
+    pub settings: &'a Settings,
+    /// What the session keeps about sequences: `currval`, `lastval`
+    pub sequences: &'a mut SequenceMemory,
+    /// The user of the session
+    pub user: &'a str,
+    /// When the transaction began (`now()`), in microseconds since 1970 UTC
+    pub transaction_time: i64,
+    /// Notices to send to the client
+    pub notices: &'a mut Vec<Notice>,
+    /// Storages made in this transaction: no one else can see their rows yet,
+    /// so these may be written directly
+    pub fresh: &'a mut HashSet<IndexId>,
+    /// Whether plans made for this catalog may be kept: not within a transaction
+    /// that has changed it
+    pub cacheable: bool,
+    /// Tells whether the statement should end
+    pub watch: &'a Watch,
+}
+
+/// What `currval` and `lastval` remember within one session.
+#[derive(Default, Debug)]
+pub struct SequenceMemory {
+    /// The last value per sequence
+    pub values: std::collections::HashMap<polity_base::TableId, i64>,
+    /// The sequence that gave the last value
+    pub last: Option<polity_base::TableId>,
+}
+
+/// A message that is not an error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// NOTICE, WARNING, INFO
+    pub severity: &'static str,
+    /// Five characters
+    pub code: &'static str,
+    /// What is noticed
+    pub message: String,
+    /// More about it
+    pub detail: Option<String>,
+    /// What to do about it
+    pub hint: Option<String>,
+}
