@@ -49,6 +49,7 @@ impl Formats {
     }
 
     /// How many columns they are for, when they are for a certain number.
+    #[allow(clippy::len_without_is_empty)] // a count of codes, not a collection
     pub fn len(&self) -> Option<usize> {
         match self {
             Formats::Text | Formats::Binary => None,

@@ -24,6 +24,7 @@ pub(super) struct ColumnSpec {
 }
 
 /// A constraint.
+#[allow(clippy::large_enum_variant)] // few, and gone with the statement
 pub(super) enum ConstraintSpec {
     Primary { name: Option<String>, columns: Vec<String> },
     Unique { name: Option<String>, columns: Vec<String> },

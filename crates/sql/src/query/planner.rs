@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -50,8 +49,6 @@ pub(super) struct Work {
     pub subplans: bool,
     /// Rows must come in one sequence
     pub sequential: bool,
-    /// It draws values of sequences
-    pub sequences: bool,
 }
 
 impl Planner {
@@ -243,7 +240,6 @@ fn finished(binder: &Binder<'_>, (plan, outputs): (LogicalPlan, Vec<Output>)) ->
         types,
         subplans: binder.by_row || has_subplans(&plan),
         sequential: binder.sequential.get(),
-        sequences: binder.sequences.get(),
         plan,
     };
     Planned { parameters: binder.parameters(), columns: columns.into(), work: Arc::new(work) }
@@ -290,9 +286,4 @@ fn reads(plan: &LogicalPlan) -> Vec<IndexId> {
         Ok(TreeNodeRecursion::Continue)
     });
     storages
-}
-
-/// Nothing to fill in.
-pub fn no_values() -> HashMap<String, ScalarValue> {
-    HashMap::new()
 }

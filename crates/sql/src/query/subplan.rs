@@ -24,7 +24,6 @@ use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
-use parking_lot::Mutex;
 
 use super::bind::scope::Level;
 use super::function::fold::too_many_rows;
@@ -319,6 +318,3 @@ impl Hash for SubPlan {
         self.outer.hash(state);
     }
 }
-
-/// Answers of a whole run, for subqueries that refer to nothing.
-pub type Remembered = Mutex<HashMap<usize, Vec<RecordBatch>>>;

@@ -4,22 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableType, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use polity_base::{TableId, Type, Value};
 
 use super::PlanInput;
 use super::bind::Binder;
 use super::bind::bound::{Bound, Names};
+use super::bind::coerce;
 use super::bind::scope::Output;
-use super::types;
+use super::function::kernel::{Args, Eval, Kernel};
+use super::types::{self, Builder};
 use crate::catalog::name::{PUBLIC, quote};
 use crate::catalog::{Catalog, Relation};
 use crate::error::Result;
+use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, system_table};
 
 /// The identifier of schema `public`, as in PostgreSQL.
 pub const PUBLIC_OID: u32 = 2200;
@@ -103,10 +106,51 @@ pub fn version() -> String {
     format!("PostgreSQL {} (Polity {})", crate::session::settings::SERVER_VERSION, env!("CARGO_PKG_VERSION"))
 }
 
-/// A function about the catalog; `None` when there is none of this name.
+/// What system tables and functions are computed from, for a statement planned
+/// against `input`. Sessions are not known here: `pg_stat_activity` is empty.
+fn facts(input: &PlanInput) -> SystemInput {
+    SystemInput {
+        catalog: input.catalog.clone(),
+        settings: input.settings.clone(),
+        user: input.user.clone(),
+        session: 0,
+        activity: Vec::new(),
+    }
+}
+
+/// A function about the catalog; `None` when there is none of this name that
+/// takes these arguments.
 pub fn call(binder: &Binder<'_>, name: &str, args: &[Bound]) -> Result<Option<Bound>> {
-    let _ = (binder, name, args);
-    Ok(None)
+    let fits = |f: &&SystemFunction| {
+        let each = || f.args.iter().zip(args);
+        f.name == name
+            && f.args.len() == args.len()
+            && each().all(|(to, arg)| {
+                arg.is_open() || *to == Type::Unknown || arg.r#type == *to || coerce::is_implicit(&arg.r#type, to)
+            })
+    };
+    let exact = |f: &&SystemFunction| fits(f) && f.args.iter().zip(args).all(|(to, arg)| arg.r#type == *to);
+    let Some(function) = SCALAR_FUNCTIONS.iter().find(exact).or_else(|| SCALAR_FUNCTIONS.iter().find(fits)) else {
+        return Ok(None);
+    };
+    let mut exprs = Vec::with_capacity(args.len());
+    for (to, arg) in function.args.iter().zip(args) {
+        let bound = match to {
+            Type::Unknown => binder.decided(arg.clone())?,
+            to => binder.implicit(arg.clone(), to)?,
+        };
+        exprs.push(bound.expr);
+    }
+    let (input, eval) = (facts(binder.input()), function.eval);
+    let row = move |args: &Args<'_>, out: &mut Builder| {
+        let values = (0..function.args.len()).map(|k| args.value(k)).collect::<Result<Vec<_>>>()?;
+        out.value(&eval(&input, &values)?)
+    };
+    let data = types::data_type(&function.returns);
+    // What it says depends on the catalog, and a plan stands for one catalog.
+    let name = format!("{name}/{}", binder.input().catalog.version);
+    let expr = Kernel::call(name, data, Volatility::Stable, Eval::Row(Arc::new(row), function.strict), exprs);
+    Ok(Some(Bound::new(expr, function.returns.clone())))
 }
 
 /// A system table as DataFusion sees it.
@@ -118,8 +162,14 @@ pub struct SystemProvider {
 
 /// The system table of this name.
 pub fn table(schema: Option<&str>, name: &str, input: &PlanInput) -> Option<SystemProvider> {
-    let _ = (schema, name, input);
-    None
+    let table = system_table(schema.unwrap_or("pg_catalog"), name)?;
+    let fields: Vec<Field> =
+        table.columns.iter().map(|(name, r#type)| Field::new(name, types::data_type(r#type), true)).collect();
+    Some(SystemProvider {
+        columns: table.columns.clone(),
+        schema: Arc::new(Schema::new(fields)),
+        rows: Arc::new(table.rows(&facts(input))),
+    })
 }
 
 impl SystemProvider {

@@ -206,8 +206,7 @@ impl Settings {
 
     /// Sets all settings to their defaults.
     pub fn reset_all(&mut self) {
-        for at in 0..SPECS.len() {
-            let spec = &SPECS[at];
+        for (at, spec) in SPECS.iter().enumerate() {
             let kept = matches!(spec.rule, Rule::ReadOnly) || spec.name.starts_with("transaction_");
             if !kept && self.values[at].is_some() {
                 self.undo.push((at, self.values[at].clone(), false));

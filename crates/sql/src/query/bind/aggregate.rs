@@ -200,6 +200,15 @@ impl Binder<'_> {
             parts.order_by.push(sort(coerce::key(&value), &item.options));
             parts.args.push(value);
         }
+        // What does not depend on the order may have one; the others' order is not kept yet, and a wrong answer is
+        // worse than none.
+        let ordered =
+            ["string_agg", "array_agg", "json_agg", "jsonb_agg", "mode", "percentile_cont", "percentile_disc"];
+        let name = call.name.to_string().to_ascii_lowercase();
+        if !parts.order_by.is_empty() && ordered.iter().any(|o| name.ends_with(o)) {
+            return Err(Error::unsupported(format!("ORDER BY within {name}"))
+                .hint("Order the rows in a subquery and gather them in the client."));
+        }
         if let Some(filter) = &call.filter {
             let filter = super::condition(self, self.expr(&inner, filter)?, "FILTER")?;
             parts.filter = Some(Box::new(filter.expr));

@@ -1,5 +1,8 @@
 //! FROM: tables, joins, functions, LATERAL.
 
+// The builder that replaces it takes the same and more.
+#![allow(deprecated)]
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -398,7 +401,7 @@ impl Binder<'_> {
                 Some(Relation::View(view)) => return self.view(&view, &shown, alias),
                 Some(Relation::Sequence(_)) => {
                     return Err(Error::unsupported(format!("reading sequence \"{name}\" as a table"))
-                        .hint("Use currval or pg_sequences."));
+                        .hint("Use nextval in a VALUES list, or pg_sequences."));
                 }
                 Some(Relation::Index(..)) => {
                     return Err(Error::new(Condition::WrongObjectType, format!("\"{name}\" is an index")));

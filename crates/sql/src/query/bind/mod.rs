@@ -70,8 +70,6 @@ pub struct Binder<'a> {
     pub(super) by_row: bool,
     /// Whether a subquery refers to what is around it
     pub(super) correlated: Cell<bool>,
-    /// Whether values of sequences are drawn or asked for
-    pub(super) sequences: Cell<bool>,
     /// Whether the result depends on the moment, beyond the view
     pub(super) moment: Cell<bool>,
     /// Whether the order of rows matters to an aggregate
@@ -100,7 +98,6 @@ impl<'a> Binder<'a> {
             views: Cell::new(0),
             by_row,
             correlated: Cell::new(false),
-            sequences: Cell::new(false),
             moment: Cell::new(false),
             sequential: Cell::new(false),
         }

@@ -1,5 +1,8 @@
 //! Around SELECT: WITH, UNION and its kin, VALUES, ORDER BY and LIMIT.
 
+// The builder that replaces it takes the same and more.
+#![allow(deprecated)]
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;

@@ -190,7 +190,7 @@ impl Binder<'_> {
         if order_by.interpolate.is_some() || exprs.iter().any(|e| e.with_fill.is_some()) {
             return Err(Error::unsupported("ORDER BY … WITH FILL"));
         }
-        exprs.iter().map(|e| Ok((self.order_item(level, &e.expr, items)?, SortOptions(e.options.clone())))).collect()
+        exprs.iter().map(|e| Ok((self.order_item(level, &e.expr, items)?, SortOptions(e.options)))).collect()
     }
 
     /// What an expression of ORDER BY or DISTINCT ON means: a number, a label,

@@ -16,7 +16,7 @@ use crate::query::bind::coerce;
 use crate::query::bind::operator::no_operator;
 use crate::query::types::{self, Builder};
 
-use Ty::{AnyArray, Element, Int4, Text, TextArray};
+use Ty::{AnyArray, Element, Int4, Text};
 
 /// The functions.
 pub static FUNCTIONS: &[Function] = &[

@@ -23,8 +23,8 @@ use Ty::{Any, Bool, Int4, Json, Jsonb, Text, TextArray};
 pub static FUNCTIONS: &[Function] = &[
     strict("json_typeof", &[Json], Text, |a, o| o.text(kind(a.text(0)?))),
     strict("jsonb_typeof", &[Jsonb], Text, |a, o| o.text(kind(a.text(0)?))),
-    strict("json_array_length", &[Json], Int4, |a, o| array_length(a, o)),
-    strict("jsonb_array_length", &[Jsonb], Int4, |a, o| array_length(a, o)),
+    strict("json_array_length", &[Json], Int4, array_length),
+    strict("jsonb_array_length", &[Jsonb], Int4, array_length),
     strict("jsonb_exists", &[Jsonb, Text], Bool, |a, o| {
         let (text, key) = (a.text(0)?, a.text(1)?);
         let found = match kind(text) {

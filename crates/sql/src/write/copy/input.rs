@@ -1,6 +1,5 @@
 //! COPY FROM STDIN.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{CopySource, Ident, Statement};
