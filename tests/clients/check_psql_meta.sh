@@ -13,7 +13,7 @@ SQL
 drop='DROP VIEW IF EXISTS meta_view; DROP TABLE IF EXISTS meta_child, meta_parent;'
 load() { psql -Xq -v ON_ERROR_STOP=1 -c "$drop" -f "$work/schema.sql" "$1" 2>/dev/null; }
 load "$URL"
-commands=('\d' '\d+' '\dt' '\dt+' '\di' '\dv' '\ds' '\du' '\l' '\dn' '\df' '\dT' '\dp' '\dx' '\dd' '\db' '\dC' '\dy' '\dg'
+commands=('\d' '\d+' '\dt' '\dt+' '\di' '\dv' '\ds' '\du' '\l' '\dn' '\df' '\dT' '\dp' '\dx' '\db' '\dC' '\dy' '\dg'
     '\d meta_child' '\d+ meta_child' '\d meta_parent' '\d meta_view' '\d meta_child_id_seq' '\d meta_child_born' '\dt meta_*' '\sv meta_view' '\conninfo' '\encoding')
 ran=0
 for command in "${commands[@]}"; do

@@ -90,7 +90,7 @@ impl Default for Limits {
             row_cache_bytes: 512 << 20,
             log_cache_bytes: 32 << 20,
             query_memory_bytes: 1 << 30,
-            connections: 1_000,
+            connections: 4_000,
             transaction_bytes: 256 << 20,
             retention: Duration::from_secs(600),
             checkpoint_interval: Duration::from_secs(2),

@@ -78,5 +78,6 @@ fn log_to_stderr(rules: &str, json: bool) -> Result<(), String> {
 
 /// A runtime for a node: as many workers as there are cores.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("polity").build()
+    // Plans are trees that are walked recursively; memory that is not touched costs nothing.
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("polity").thread_stack_size(64 << 20).build()
 }

@@ -163,13 +163,12 @@ pub struct SystemProvider {
 /// The system table of this name.
 pub fn table(schema: Option<&str>, name: &str, input: &PlanInput) -> Option<SystemProvider> {
     let table = system_table(schema.unwrap_or("pg_catalog"), name)?;
+    // `"char"` compares with text and arrays of text, as its values are text here.
+    let as_text = |t: &Type| if *t == Type::InternalChar { Type::Text } else { t.clone() };
+    let columns: Vec<(String, Type)> = table.columns.iter().map(|(n, t)| (n.clone(), as_text(t))).collect();
     let fields: Vec<Field> =
-        table.columns.iter().map(|(name, r#type)| Field::new(name, types::data_type(r#type), true)).collect();
-    Some(SystemProvider {
-        columns: table.columns.clone(),
-        schema: Arc::new(Schema::new(fields)),
-        rows: Arc::new(table.rows(&facts(input))),
-    })
+        columns.iter().map(|(name, r#type)| Field::new(name, types::data_type(r#type), true)).collect();
+    Some(SystemProvider { columns, schema: Arc::new(Schema::new(fields)), rows: Arc::new(table.rows(&facts(input))) })
 }
 
 impl SystemProvider {

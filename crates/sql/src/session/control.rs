@@ -158,6 +158,8 @@ impl Session {
         let active = self.block("SAVEPOINT")?;
         let point = active.txn.savepoint();
         let (catalog, changed_catalog) = (active.catalog.clone(), active.changed_catalog);
+        // What is written past the batch could not be rolled back to here.
+        active.fresh.clear();
         active.savepoints.push(Savepoint { name, point, catalog, changed_catalog });
         Ok(())
     }

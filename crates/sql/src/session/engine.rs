@@ -88,7 +88,7 @@ impl Engine {
     /// when there is no such role or it has no password.
     pub async fn role_verifier(&self, role: &str) -> Result<Option<String>> {
         let catalog = self.current_catalog().await?;
-        Ok(catalog.roles.get(role).and_then(|r| r.password.clone()))
+        Ok(catalog.roles.get(role).filter(|r| r.login).and_then(|r| r.password.clone()))
     }
 
     /// The name of the one database.

@@ -22,6 +22,7 @@ pub mod lift;
 pub mod prepared;
 pub mod response;
 mod run;
+mod sequences;
 pub mod settings;
 mod variables;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use parking_lot::Mutex;
 use polity_base::{Type, Value};
 
@@ -87,6 +87,8 @@ impl Prepared {
 
 /// Statements nest at most this deep (parentheses, subqueries).
 const RECURSION_LIMIT: usize = 128;
+/// An expression has at most this many words and operators in a row.
+const LONGEST_CHAIN: usize = 2_000;
 
 /// Parses `sql` into its statements, each with its own text.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
@@ -100,12 +102,30 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
     let parsed =
         Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from).and_then(|mut tokens| {
             spelling::rewrite(&mut tokens);
+            if longest_chain(&tokens) > LONGEST_CHAIN {
+                return Err(ParserError::RecursionLimitExceeded);
+            }
             let parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT);
             parser.with_tokens_with_locations(tokens).parse_statements()
         });
     let mut statements = parsed.map_err(|e| syntax_error(sql, e))?;
     statements.iter_mut().for_each(spelling::normalise);
     Ok(statements)
+}
+
+/// Operators of one expression without a comma or parenthesis between them: each
+/// is one level more of the tree.
+fn longest_chain(tokens: &[TokenWithSpan]) -> usize {
+    let (mut longest, mut current) = (0, 0);
+    for token in tokens {
+        match &token.token {
+            Token::Comma | Token::SemiColon | Token::LParen | Token::RParen => current = 0,
+            Token::Whitespace(_) | Token::Period => {}
+            _ => current += 1,
+        }
+        longest = longest.max(current);
+    }
+    longest
 }
 
 fn syntax_error(sql: &str, error: ParserError) -> Error {
@@ -149,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_syntax_error_says_where() {
-        let error = parse("select 1;\nselect from where").unwrap_err();
+        let error = parse("select 1;\nselect a b c d").unwrap_err();
         assert_eq!(error.condition(), Condition::SyntaxError);
         assert!(error.position().is_some_and(|p| p > 10), "{error:?}");
         assert_eq!(parse("select (").unwrap_err().message(), "syntax error at end of input");

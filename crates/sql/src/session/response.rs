@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use polity_base::{Type, Value};
 
+use super::cancel::Watch;
 use crate::error::Result;
 
 /// A column of a result.
@@ -41,6 +42,7 @@ pub struct RowStream {
     columns: Arc<[Column]>,
     verb: Verb,
     source: Source,
+    watch: Option<Watch>,
 }
 
 enum Source {
@@ -64,12 +66,18 @@ pub enum Verb {
 impl RowStream {
     /// Rows that are at hand already.
     pub fn ready(columns: Arc<[Column]>, verb: Verb, rows: Vec<Vec<Value>>) -> RowStream {
-        RowStream { columns, verb, source: Source::Ready(rows.into_iter()) }
+        RowStream { columns, verb, source: Source::Ready(rows.into_iter()), watch: None }
     }
 
     /// Rows that are made as they are asked for.
     pub fn later(columns: Arc<[Column]>, verb: Verb, source: Box<dyn RowSource>) -> RowStream {
-        RowStream { columns, verb, source: Source::Later(source) }
+        RowStream { columns, verb, source: Source::Later(source), watch: None }
+    }
+
+    /// The same rows, as long as `watch` does not end the statement.
+    pub(crate) fn guarded(mut self, watch: Watch) -> RowStream {
+        self.watch = Some(watch);
+        self
     }
 
     /// What the rows consist of.
@@ -81,7 +89,10 @@ impl RowStream {
     pub async fn next(&mut self, max: usize) -> Result<Vec<Vec<Value>>> {
         match &mut self.source {
             Source::Ready(rows) => Ok(rows.take(max.max(1)).collect()),
-            Source::Later(source) => source.next(max.max(1)).await,
+            Source::Later(source) => match &self.watch {
+                Some(watch) => watch.guard(source.next(max.max(1))).await,
+                None => source.next(max.max(1)).await,
+            },
         }
     }
 

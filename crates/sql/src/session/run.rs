@@ -10,7 +10,7 @@ use polity_txn::{Isolation, Transaction, TransactionOptions};
 use super::context::Context;
 use super::prepared::{Plan, Prepared};
 use super::{Description, Outcome, Response, Scope, Session, check_parameters};
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
 use crate::query::{PlanInput, RunEnv};
@@ -197,9 +197,12 @@ impl Session {
         active.used = true;
         let mark = active.txn.begin_statement().await?;
         for _ in 0..MOST_RESTARTS {
-            if !active.changed_catalog {
-                active.catalog = engine.catalogs().at(&active.txn.view())?;
-            }
+            active.catalog = if active.changed_catalog {
+                // What others committed, with what this transaction has changed.
+                Arc::new(catalog::store::load(&active.txn.view())?)
+            } else {
+                engine.catalogs().at(&active.txn.view())?
+            };
             let before = active.catalog.clone();
             let mut context = Context {
                 engine,
@@ -382,6 +385,11 @@ async fn run_once(
     copy: &mut Option<Box<CopyIn>>,
 ) -> Result<Outcome<Response>> {
     let Some(statement) = prepared.statement() else { return Ok(Outcome::Done(Response::Empty)) };
+    if let Statement::Query(query) = statement
+        && let Some(response) = super::sequences::execute(context, query).await?
+    {
+        return Ok(Outcome::Done(response));
+    }
     match plan(context, prepared, statement)? {
         Some(Plan::Point(point)) => {
             check_parameters(point.parameters().len(), parameters)?;
@@ -391,7 +399,7 @@ async fn run_once(
             check_parameters(planned.parameters.len(), parameters)?;
             let env = RunEnv::of(context);
             let rows = context.engine.planner().run(&planned, parameters, &context.txn.view(), env).await?;
-            return Ok(Outcome::Done(Response::Rows(rows)));
+            return Ok(Outcome::Done(Response::Rows(rows.guarded(context.watch.clone()))));
         }
         None => {}
     }

@@ -358,7 +358,7 @@ fn check(spec: &Spec, value: &str) -> Result<String> {
         Rule::Millis => parse_millis(value).map(|n| n.to_string()),
         Rule::Zone => Some(
             polity_base::text::zone_name(value)
-                .ok_or_else(|| invalid(spec, value).hint("Use UTC, an offset such as +02:00, or a name."))?,
+                .ok_or_else(|| invalid(spec, value).hint("Use UTC, or a name such as Europe/Berlin."))?,
         ),
         Rule::SearchPath => {
             let known = |part: &str| matches!(part.trim().trim_matches('"'), "public" | "$user" | "pg_catalog" | "");

@@ -79,7 +79,10 @@ impl Session {
     pub(super) fn describe_variables(&self, statement: &Statement) -> Option<Option<Arc<[Column]>>> {
         match statement {
             Statement::ShowVariable { variable } => Some(Some(show_columns(&words(variable)))),
-            Statement::Query(query) => set_config_call(query).map(|_| Some(text_columns(&["set_config"]))),
+            Statement::Query(query) => match set_config_call(query) {
+                Some(_) => Some(Some(text_columns(&["set_config"]))),
+                None => super::sequences::columns(query).map(Some),
+            },
             Statement::Set(_)
             | Statement::Reset(_)
             | Statement::Discard { .. }
@@ -213,7 +216,7 @@ fn words(variable: &[datafusion::sql::sqlparser::ast::Ident]) -> String {
     }
 }
 
-fn dotted(name: &ObjectName) -> String {
+pub(super) fn dotted(name: &ObjectName) -> String {
     let parts = name.0.iter().map(|part| match part {
         ObjectNamePart::Identifier(i) => i.value.clone(),
         other => other.to_string(),
@@ -239,7 +242,7 @@ fn word(value: &Expr) -> Option<String> {
     }
 }
 
-fn literal(value: &Expr) -> Option<Value> {
+pub(super) fn literal(value: &Expr) -> Option<Value> {
     match value {
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match literal(expr)? {
             Value::Int4(v) => Some(Value::Int4(-v)),

@@ -117,6 +117,13 @@ impl Binder<'_> {
         if bound.r#type == *to {
             return Ok(bound);
         }
+        if let (Type::Array(from), Type::Array(into)) = (&bound.r#type, to)
+            && (from.is_text() && into.is_text() || from.is_integer() && into.is_integer())
+            && types::element_type(from) == types::element_type(into)
+        {
+            // The same representation.
+            return Ok(Bound { r#type: to.clone(), form: Form::Plain, ..bound });
+        }
         let needed = cast::context(&bound.r#type, to);
         if needed.is_none_or(|needed| needed > context) {
             return Err(Error::new(

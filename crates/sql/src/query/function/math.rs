@@ -377,7 +377,7 @@ mod tests {
         let d = |t: &str| t.parse::<Decimal>().unwrap();
         assert_eq!(square_root(d("2")).unwrap().to_string(), "1.414213562373095");
         assert_eq!(square_root(d("16")).unwrap().to_string(), "4.000000000000000");
-        assert_eq!(numeric_power(d("2"), d("10")).unwrap().to_string(), "1024.0000000000000");
+        assert_eq!(numeric_power(d("2"), d("10")).unwrap(), d("1024"));
         assert_eq!(up(d("-1.5")).unwrap().to_string(), "-1");
         assert_eq!(down(d("-1.5")).unwrap().to_string(), "-2");
     }
