@@ -102,6 +102,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
     let parsed =
         Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from).and_then(|mut tokens| {
             spelling::rewrite(&mut tokens);
+            plain_freeze(&mut tokens);
             if longest_chain(&tokens) > LONGEST_CHAIN {
                 return Err(ParserError::RecursionLimitExceeded);
             }
@@ -111,6 +112,21 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = parsed.map_err(|e| syntax_error(sql, e))?;
     statements.iter_mut().for_each(spelling::normalise);
     Ok(statements)
+}
+
+/// `FREEZE on`, an option of COPY, is `FREEZE` to the parser.
+fn plain_freeze(tokens: &mut Vec<TokenWithSpan>) {
+    let is = |token: &TokenWithSpan, word: &str| matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
+    if !tokens.first().is_some_and(|t| is(t, "copy")) {
+        return;
+    }
+    let Some(at) = tokens.iter().position(|t| is(t, "freeze")) else { return };
+    let next = tokens[at + 1..].iter().position(|t| !matches!(t.token, Token::Whitespace(_)));
+    if let Some(next) = next.map(|n| at + 1 + n)
+        && is(&tokens[next], "on")
+    {
+        tokens.remove(next);
+    }
 }
 
 /// Operators of one expression without a comma or parenthesis between them: each
