@@ -4,7 +4,7 @@
 //! times count from 2000-01-01.
 
 use bytes::Bytes;
-use polity_base::text::{self, Fault, Settings, calendar};
+use polity_base::text::{self, Settings, calendar};
 use polity_base::value::{DAYS_TO_2000, MICROS_TO_2000};
 use polity_base::{Decimal, Interval, Type, Value};
 use polity_sql::{Condition, Error};
@@ -228,31 +228,7 @@ pub fn read(bytes: &[u8], r#type: &Type, binary: bool, settings: &Settings) -> R
         let message = "invalid byte sequence for encoding \"UTF8\": 0x00";
         return Err(Error::new(Condition::CharacterNotInRepertoire, message));
     }
-    text::parse(text, r#type, settings).map_err(|e| of_text(&e))
-}
-
-/// The condition of a text that is not a value.
-pub fn of_text(error: &text::TextError) -> Error {
-    let condition = match error.fault {
-        Fault::Syntax => Condition::InvalidTextRepresentation,
-        Fault::OutOfRange => Condition::NumericValueOutOfRange,
-        Fault::DatetimeSyntax => Condition::InvalidDatetimeFormat,
-        Fault::DatetimeRange => Condition::DatetimeFieldOverflow,
-        Fault::ZoneRange => Condition::InvalidTimeZoneDisplacementValue,
-        Fault::IntervalRange => Condition::IntervalFieldOverflow,
-        Fault::TooLong => Condition::StringDataRightTruncation,
-        Fault::Parameter => Condition::InvalidParameterValue,
-        Fault::Subscript => Condition::ArraySubscriptError,
-        Fault::Untranslatable => Condition::UntranslatableCharacter,
-        Fault::Limit => Condition::ProgramLimitExceeded,
-        Fault::Depth => Condition::StatementTooComplex,
-        Fault::Unsupported => Condition::FeatureNotSupported,
-    };
-    let described = Error::new(condition, error.message.clone());
-    match &error.detail {
-        Some(detail) => described.detail(detail.clone()),
-        None => described,
-    }
+    text::parse(text, r#type, settings).map_err(Error::from)
 }
 
 fn wrong(r#type: &Type, bytes: &[u8]) -> Error {
@@ -282,7 +258,7 @@ fn read_binary(bytes: &[u8], r#type: &Type, settings: &Settings) -> Result<Value
         Type::Float8 => Value::Float8(f64::from_bits(eight()? as u64)),
         Type::Numeric(modifier) => {
             let v = read_numeric(bytes).map_err(|e| e.unwrap_or_else(wrong))?;
-            Value::Numeric(text::fit(v, *modifier).map_err(|e| of_text(&e))?)
+            Value::Numeric(text::fit(v, *modifier).map_err(Error::from)?)
         }
         Type::Bytea => Value::Bytea(Bytes::copy_from_slice(bytes)),
         Type::Date => {
