@@ -8,7 +8,7 @@ use clap::Args;
 use polity_node::{Node, NodeConfig, Security};
 use serde_json::json;
 
-use crate::{Outcome, runtime, stop};
+use crate::{Outcome, description, runtime, stop};
 
 /// Arguments of `polity demo`.
 #[derive(Args)]
@@ -45,12 +45,12 @@ pub fn run(arguments: Arguments) -> Outcome {
         let node = Node::start(config).await?;
         let mut out = std::io::stdout();
         if arguments.json {
-            writeln!(out, "{}", description(&node))?;
+            writeln!(out, "{}", json!({ "nodes": [description::of(&node)] }))?;
         } else {
             writeln!(out, "{}", welcome(&node, temporary.is_some()))?;
         }
         out.flush()?;
-        stop::requested().await?;
+        stop::requested(false).await?;
         node.stop().await?;
         Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     })?;
@@ -67,26 +67,9 @@ fn usual_or_free(usual: u16, any: bool) -> SocketAddr {
     if free { usual } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
 }
 
-fn description(node: &Node) -> serde_json::Value {
-    json!({
-        "nodes": [{
-            "id": node.id().0,
-            "region": node.region(),
-            "pid": std::process::id(),
-            "sql": url(node),
-            "http": format!("http://{}", node.http_address()),
-            "data": node.data(),
-        }],
-    })
-}
-
-fn url(node: &Node) -> String {
-    format!("postgresql://polity:polity@{}/polity", node.sql_address())
-}
-
 fn welcome(node: &Node, temporary: bool) -> String {
     let kept = if temporary { "temporary: removed at the end" } else { "kept" };
-    let (url, http, data) = (url(node), node.http_address(), node.data().display());
+    let (url, http, data) = (description::url(node), node.http_address(), node.data().display());
     format!(
         "Polity {version} is ready.
 

@@ -1,6 +1,7 @@
 //! The command line: `polity demo`, `polity start`, `polity sql`.
 
 mod demo;
+mod description;
 mod shell;
 mod start;
 mod stop;
@@ -14,6 +15,9 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What is logged unless told otherwise: openraft reports each of its steps as news.
+const USUAL_LOG: &str = "info,openraft=warn";
+
 /// A distributed SQL database in which every table names its guarantee.
 #[derive(Parser)]
 #[command(name = "polity", version, propagate_version = true, arg_required_else_help = true)]
@@ -22,7 +26,7 @@ struct Arguments {
     command: Command,
     /// What to log: error, warn, info, debug, trace, or rules such as
     /// `info,polity_raft=debug`
-    #[arg(long, global = true, env = "POLITY_LOG", default_value = "info", value_name = "RULES")]
+    #[arg(long, global = true, env = "POLITY_LOG", default_value = USUAL_LOG, value_name = "RULES")]
     log: String,
     /// Log one JSON object a line
     #[arg(long, global = true)]
@@ -41,7 +45,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let quiet = matches!(arguments.command, Command::Demo(_)) && arguments.log == "info";
+    let quiet = matches!(arguments.command, Command::Demo(_)) && arguments.log == USUAL_LOG;
     if let Err(why) = log_to_stderr(if quiet { "warn" } else { &arguments.log }, arguments.log_json) {
         eprintln!("polity: {why}");
         return ExitCode::from(2);

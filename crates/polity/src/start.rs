@@ -1,12 +1,13 @@
 //! `polity start`: one node, in the foreground, until it is asked to stop.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use polity_node::{KeySource, Node, NodeConfig, Security};
 
-use crate::{Outcome, runtime, stop};
+use crate::{Outcome, description, runtime, stop};
 
 /// Arguments of `polity start`.
 #[derive(Args)]
@@ -41,15 +42,28 @@ pub struct Arguments {
     /// The region the node stands in
     #[arg(long, value_name = "NAME", default_value = "local")]
     region: String,
+    /// Print one line of JSON to standard output once ready: where the node is
+    #[arg(long)]
+    json: bool,
+    /// Also stop when standard input ends: for programs that start nodes and
+    /// may be killed themselves
+    #[arg(long)]
+    until_input_ends: bool,
 }
 
 /// Runs a node until it is asked to stop.
 pub fn run(arguments: Arguments) -> Outcome {
+    let (json, until_input_ends) = (arguments.json, arguments.until_input_ends);
     let config = config(arguments)?;
     runtime()?.block_on(async {
         let node = Node::start(config).await?;
         tracing::info!(sql = %node.sql_address(), http = %node.http_address(), data = %node.data().display(), "ready");
-        stop::requested().await?;
+        if json {
+            let mut out = std::io::stdout();
+            writeln!(out, "{}", serde_json::json!({ "nodes": [description::of(&node)] }))?;
+            out.flush()?;
+        }
+        stop::requested(until_input_ends).await?;
         tracing::info!("stopping");
         node.stop().await?;
         Ok(())

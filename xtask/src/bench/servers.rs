@@ -49,7 +49,7 @@ impl Servers {
         )?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let mut polity = Command::new(target.join("release/polity"))
-            .args(["demo", "--json", "--data"])
+            .args(["start", "--dev", "--json", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
             .arg(folder.join("polity"))
             .stdout(Stdio::piped())
             .spawn()

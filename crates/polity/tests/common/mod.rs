@@ -27,9 +27,10 @@ impl Node {
     /// The same, giving what it said if it did not start.
     pub fn try_start(data: &Path) -> Result<Node, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_polity"))
-            .args(["demo", "--json", "--data"])
+            .args(["start", "--dev", "--json", "--until-input-ends", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .arg("--data")
             .arg(data)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
