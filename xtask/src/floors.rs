@@ -9,6 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["polity-base"],
     &["polity-store"],
     &["polity-raft"],
+    &["polity-cluster"],
     &["polity-txn"],
     &["polity-sql"],
     &["polity-doors"],

@@ -1,0 +1,121 @@
+//! Taking in the connections that peers make.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::connection::{Connection, Ends, Particulars};
+use super::dial::{greet, greeted};
+use super::frame::Kind;
+use super::hub::Hub;
+use super::tls::{self, Witness};
+
+/// Connections whose peer is not known yet.
+const STRANGERS: usize = 256;
+
+type Accepted = (Arc<Connection>, Ends<TlsStream<TcpStream>>);
+
+/// Takes in connections for as long as the links run.
+pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, as a rule: others may be closed soon.
+                tracing::warn!(%error, "a connection could not be taken in");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(known) = strangers.clone().try_acquire_owned() else {
+            hub.refused("somebody", "too many connections are being made at once");
+            continue;
+        };
+        let inner = hub.clone();
+        hub.spawn_whole(async move {
+            let mut stop = inner.stopping();
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(inner.limits.dial_timeout, accept(&inner, stream, address)) => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            drop(known);
+            match accepted {
+                Ok(Ok((connection, ends))) => {
+                    let peer = connection.peer.clone();
+                    if let Some(older) = peer.accepted(&connection) {
+                        // Its last answers may be on their way.
+                        inner.close_later(older);
+                    }
+                    let end = connection.clone().run(ends).await;
+                    if let super::connection::End::Offence(what) = &end {
+                        inner.refused(&peer.node.to_string(), what);
+                    }
+                    peer.departed(&connection, &end);
+                }
+                Ok(Err(Refused { who, why })) => inner.refused(&who, &why),
+                Err(_) => inner.refused(&address.ip().to_string(), "it did not say in time who it is"),
+            }
+        });
+    }
+}
+
+/// Whom a connection was refused, and why.
+struct Refused {
+    who: String,
+    why: String,
+}
+
+async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Refused> {
+    tune(&stream);
+    let credentials = hub.credentials.read().clone();
+    let witness = Witness::new(credentials.clone());
+    let place = address.ip();
+    let refuse = |why: String| {
+        let who = witness.presented().map_or_else(|| place.to_string(), |shown| format!("{} at {place}", shown.who()));
+        Refused { who, why }
+    };
+    let config = tls::server(&credentials, &hub.time, witness.clone()).map_err(|e| refuse(e.to_string()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut stream = acceptor.accept(stream).await.map_err(|e| refuse(e.to_string()))?;
+    let (_, session) = stream.get_ref();
+    let identified = match hub.identify(session.peer_certificates()) {
+        Ok((node, _)) if node == hub.node => Err(format!("it says it is node {}, which is this one", node.0)),
+        Ok(_) if !tls::speaks_links(session.alpn_protocol()) => Err("it does not speak the links' protocol".to_owned()),
+        other => other,
+    };
+    let (node, not_after) = match identified {
+        Ok(identified) => identified,
+        Err(why) => {
+            // Told what is wrong, its operator can mend it.
+            let _ = greet(&mut stream, Kind::Rejected(why.clone())).await;
+            return Err(refuse(why));
+        }
+    };
+    let mut buffer = BytesMut::new();
+    let traffic = match greeted(&mut stream, &mut buffer).await.map_err(refuse)? {
+        Kind::Hello(traffic) => traffic,
+        other => return Err(refuse(format!("it greets with {}", other.word()))),
+    };
+    if hub.faults.cuts(node) {
+        std::future::pending::<()>().await;
+    }
+    greet(&mut stream, Kind::Welcome).await.map_err(|e| refuse(e.to_string()))?;
+    let particulars = Particulars { traffic, dialled: false, not_after };
+    Ok(Connection::new(hub.clone(), hub.peer(node), particulars, stream, buffer))
+}
+
+/// Small messages go at once, and a peer whose machine is gone is noticed even if
+/// nobody talks to it.
+pub fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
