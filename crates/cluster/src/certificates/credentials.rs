@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::error::Error;
 use crate::links::provider;
-use crate::name::{Holder, Particulars};
+use crate::name::{Holder, Name, Particulars};
 
 /// The three files a node needs, all PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +38,8 @@ pub struct Credentials {
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
     /// Its chain and key
     pub(crate) own: Arc<CertifiedKey>,
+    /// Who it is
+    pub name: Name,
     /// Until when its certificate is valid, in seconds since 1970
     pub not_after: i64,
 }
@@ -52,6 +54,20 @@ impl Credentials {
     /// Reads the files of `node` in `cluster`, and checks that others will believe
     /// them at the time `now`.
     pub fn load(files: &Files, cluster: u128, node: NodeId, now: Timestamp) -> Result<Credentials, Error> {
+        let credentials = Credentials::load_any(files, now)?;
+        let (name, wrong) = (&credentials.name, |what: String| Error::file(&files.certificate, what));
+        if name.cluster != cluster {
+            return Err(wrong(format!("is of cluster {:032x}, this node is of {cluster:032x}", name.cluster)));
+        }
+        if name.holder != Holder::Node(node) {
+            return Err(wrong(format!("is that of {name}, this is node {}", node.0)));
+        }
+        Ok(credentials)
+    }
+
+    /// Reads the files of a node or a client, whoever it is, and checks that others
+    /// will believe them at the time `now`.
+    pub fn load_any(files: &Files, now: Timestamp) -> Result<Credentials, Error> {
         let provider = provider();
         let wrong = |what: String| Error::file(&files.certificate, what);
         let mut roots = RootCertStore::empty();
@@ -62,12 +78,6 @@ impl Credentials {
         let chain = certificates(&files.certificate)?;
         let particulars = Particulars::read(&chain[0]).map_err(wrong)?;
         let name = particulars.name.map_err(|what| wrong(format!("{what}; the links need a node's certificate")))?;
-        if name.cluster != cluster {
-            return Err(wrong(format!("is of cluster {:032x}, this node is of {cluster:032x}", name.cluster)));
-        }
-        if name.holder != Holder::Node(node) {
-            return Err(wrong(format!("is that of {name}, this is node {}", node.0)));
-        }
         let key = PrivateKeyDer::from_pem_file(&files.private_key).map_err(|e| Error::file(&files.private_key, e))?;
         let own = CertifiedKey::from_der(chain, key, &provider).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => {
@@ -78,25 +88,30 @@ impl Credentials {
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|e| Error::file(&files.authority, e))?;
-        check(&own.cert, &roots, &*clients, &provider, now).map_err(|e| {
+        let serves = matches!(name.holder, Holder::Node(_));
+        check(&own.cert, &roots, &*clients, &provider, serves, now).map_err(|e| {
             wrong(format!("would not be believed by nodes that trust {}: {e}", files.authority.display()))
         })?;
-        Ok(Credentials { roots, clients, own: Arc::new(own), not_after: particulars.not_after })
+        Ok(Credentials { roots, clients, own: Arc::new(own), name, not_after: particulars.not_after })
     }
 }
 
-/// Checks a chain as those would to whom it is shown, in either role.
+/// Checks a chain as those would to whom it is shown: by one who connects to them
+/// and, if the holder `serves`, by one they connect to.
 fn check(
     chain: &[CertificateDer<'static>],
     roots: &RootCertStore,
     clients: &dyn ClientCertVerifier,
     provider: &CryptoProvider,
+    serves: bool,
     now: Timestamp,
 ) -> Result<(), rustls::Error> {
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_nanos(now.0));
     let leaf = ParsedCertificate::try_from(&chain[0])?;
     let algorithms = provider.signature_verification_algorithms.all;
-    verify_server_cert_signed_by_trust_anchor(&leaf, roots, &chain[1..], now, algorithms)?;
+    if serves {
+        verify_server_cert_signed_by_trust_anchor(&leaf, roots, &chain[1..], now, algorithms)?;
+    }
     clients.verify_client_cert(&chain[0], &chain[1..], now).map(|_| ())
 }
 

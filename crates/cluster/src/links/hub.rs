@@ -17,7 +17,7 @@ use super::faults::{Faults, Way};
 use super::passage::{Passage, chance};
 use super::peer::Peer;
 use super::tls::Time;
-use super::{Handler, Limits, Service};
+use super::{Handler, Limits, Service, Visited};
 use crate::certificates::{Credentials, Files};
 use crate::name::{Holder, Name, Particulars};
 
@@ -38,6 +38,7 @@ pub struct Hub {
     /// What this node proves itself with
     pub credentials: RwLock<Arc<Credentials>>,
     services: RwLock<HashMap<u16, Arc<dyn Handler>>>,
+    visited: RwLock<Option<Arc<dyn Visited>>>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     /// Connections that were refused
     pub refused: AtomicU64,
@@ -58,6 +59,18 @@ pub struct Given {
     pub credentials: Credentials,
 }
 
+/// Whoever showed `chain`, which TLS has found to be signed by an authority of
+/// `cluster`; and until when the certificate is valid.
+pub fn named(cluster: u128, chain: Option<&[CertificateDer<'_>]>) -> Result<(Name, i64), String> {
+    let leaf = chain.and_then(<[_]>::first).ok_or("it showed no certificate")?;
+    let particulars = Particulars::read(leaf).map_err(|what| format!("its certificate {what}"))?;
+    let name = particulars.name.map_err(|what| format!("its certificate {what}"))?;
+    if name.cluster != cluster {
+        return Err(format!("its certificate is of cluster {:032x}, this one is {cluster:032x}", name.cluster));
+    }
+    Ok((name, particulars.not_after))
+}
+
 impl Hub {
     /// The hub, and what ends once all its tasks have.
     pub fn new(given: Given) -> (Arc<Hub>, mpsc::Receiver<()>) {
@@ -72,6 +85,7 @@ impl Hub {
             faults: Arc::default(),
             credentials: RwLock::new(Arc::new(given.credentials)),
             services: RwLock::default(),
+            visited: RwLock::default(),
             peers: RwLock::default(),
             refused: AtomicU64::new(0),
             logged: Mutex::default(),
@@ -120,6 +134,14 @@ impl Hub {
         self.services.read().get(&service.0).cloned()
     }
 
+    pub fn receive_visitors(&self, with: Arc<dyn Visited>) {
+        *self.visited.write() = Some(with);
+    }
+
+    pub fn visited(&self) -> Option<Arc<dyn Visited>> {
+        self.visited.read().clone()
+    }
+
     /// The peer of that number.
     pub fn peer(&self, node: NodeId) -> Arc<Peer> {
         if let Some(peer) = self.peers.read().get(&node) {
@@ -142,15 +164,9 @@ impl Hub {
     /// The node that showed `chain`, which TLS has found to be signed by an
     /// authority of this cluster; and until when the certificate is valid.
     pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<(NodeId, i64), String> {
-        let leaf = chain.and_then(<[_]>::first).ok_or("it showed no certificate")?;
-        let particulars = Particulars::read(leaf).map_err(|what| format!("its certificate {what}"))?;
-        let name = particulars.name.map_err(|what| format!("its certificate {what}"))?;
-        match name {
-            Name { cluster, .. } if cluster != self.cluster => {
-                Err(format!("its certificate is of cluster {cluster:032x}, this one is {:032x}", self.cluster))
-            }
-            Name { holder: Holder::Node(node), .. } => Ok((node, particulars.not_after)),
-            name => Err(format!("its certificate is that of {name}, not of a node")),
+        match named(self.cluster, chain)? {
+            (Name { holder: Holder::Node(node), .. }, not_after) => Ok((node, not_after)),
+            (name, _) => Err(format!("its certificate is that of {name}, not of a node")),
         }
     }
 

@@ -14,13 +14,21 @@ use tokio_rustls::server::TlsStream;
 use super::connection::{Connection, Ends, Particulars};
 use super::dial::{greet, greeted};
 use super::frame::Kind;
-use super::hub::Hub;
+use super::hub::{Hub, named};
 use super::tls::{self, Witness};
+use super::visit;
+use crate::name::Name;
 
 /// Connections whose peer is not known yet.
 const STRANGERS: usize = 256;
 
-type Accepted = (Arc<Connection>, Ends<TlsStream<TcpStream>>);
+/// Who was taken in.
+enum Accepted {
+    /// A node, to be linked to
+    Linked(Arc<Connection>, Ends<TlsStream<TcpStream>>),
+    /// Somebody with a question
+    Visitor(Name, TlsStream<TcpStream>),
+}
 
 /// Takes in connections for as long as the links run.
 pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
@@ -48,7 +56,11 @@ pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
             };
             drop(known);
             match accepted {
-                Ok(Ok((connection, ends))) => {
+                Ok(Ok(Accepted::Visitor(name, stream))) => tokio::select! {
+                    () = visit::receive(&inner, &name, stream) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                },
+                Ok(Ok(Accepted::Linked(connection, ends))) => {
                     let peer = connection.peer.clone();
                     if let Some(older) = peer.accepted(&connection) {
                         // Its last answers may be on their way.
@@ -86,6 +98,10 @@ async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Resul
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let mut stream = acceptor.accept(stream).await.map_err(|e| refuse(e.to_string()))?;
     let (_, session) = stream.get_ref();
+    if tls::visits(session.alpn_protocol()) {
+        let (name, _) = named(hub.cluster, session.peer_certificates()).map_err(refuse)?;
+        return Ok(Accepted::Visitor(name, stream));
+    }
     let identified = match hub.identify(session.peer_certificates()) {
         Ok((node, _)) if node == hub.node => Err(format!("it says it is node {}, which is this one", node.0)),
         Ok(_) if !tls::speaks_links(session.alpn_protocol()) => Err("it does not speak the links' protocol".to_owned()),
@@ -109,7 +125,8 @@ async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Resul
     }
     greet(&mut stream, Kind::Welcome).await.map_err(|e| refuse(e.to_string()))?;
     let particulars = Particulars { traffic, dialled: false, not_after };
-    Ok(Connection::new(hub.clone(), hub.peer(node), particulars, stream, buffer))
+    let (connection, ends) = Connection::new(hub.clone(), hub.peer(node), particulars, stream, buffer);
+    Ok(Accepted::Linked(connection, ends))
 }
 
 /// Small messages go at once, and a peer whose machine is gone is noticed even if

@@ -30,6 +30,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod visit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use tls::provider;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+pub use visit::{Visited, Visitor};
 
 use crate::certificates::{Credentials, Files};
 use crate::error::Error;
@@ -312,6 +314,16 @@ impl Links {
     /// Has the requests for `service` answered by `handler` from now on.
     pub fn register(&self, service: Service, handler: Arc<dyn Handler>) {
         self.hub.register(service, handler);
+    }
+
+    /// Has those who are not linked to this node answered by `with` from now on.
+    pub fn receive_visitors(&self, with: Arc<dyn Visited>) {
+        self.hub.receive_visitors(with);
+    }
+
+    /// What this node proves itself with at present.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.hub.credentials.read().clone()
     }
 
     /// Asks `service` of the node `to`, reached at `address` (host and port). The

@@ -28,6 +28,8 @@ use crate::name::Particulars;
 
 /// The protocol that both sides must name: nobody takes links for something else.
 const PROTOCOL: &[u8] = b"polity-links/1";
+/// The protocol of those who ask a node something without being linked to it.
+const VISITS: &[u8] = b"polity-visits/1";
 
 /// The cryptography of links.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -65,20 +67,34 @@ pub fn server(credentials: &Arc<Credentials>, time: &Time, witness: Arc<Witness>
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(witness)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.own.clone())));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![PROTOCOL.to_vec(), VISITS.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
 }
 
-/// How one connection is made. `witness` remembers whom it refused.
+/// How one link is made. `witness` remembers whom it refused.
 pub fn client(credentials: &Arc<Credentials>, time: &Time, witness: Arc<Witness>) -> Result<ClientConfig, TlsError> {
+    connecting(credentials, time, witness, PROTOCOL)
+}
+
+/// How one visit is made.
+pub fn visitor(credentials: &Arc<Credentials>, time: &Time, witness: Arc<Witness>) -> Result<ClientConfig, TlsError> {
+    connecting(credentials, time, witness, VISITS)
+}
+
+fn connecting(
+    credentials: &Arc<Credentials>,
+    time: &Time,
+    witness: Arc<Witness>,
+    protocol: &[u8],
+) -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(time.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(witness)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.own.clone())));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
@@ -87,6 +103,11 @@ pub fn client(credentials: &Arc<Credentials>, time: &Time, witness: Arc<Witness>
 /// Whether the peer named the protocol of links.
 pub fn speaks_links(protocol: Option<&[u8]>) -> bool {
     protocol == Some(PROTOCOL)
+}
+
+/// Whether the peer is a visitor.
+pub fn visits(protocol: Option<&[u8]>) -> bool {
+    protocol == Some(VISITS)
 }
 
 /// Verifies the peer of one connection, and remembers what its certificate says:

@@ -1,6 +1,7 @@
 //! Links over real sockets on the loopback interface.
 
 mod calls;
+mod visits;
 
 use std::path::Path;
 use std::sync::Arc;
