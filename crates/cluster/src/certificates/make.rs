@@ -83,6 +83,12 @@ impl Authority {
         Authority::create(folder, cluster, days, now)
     }
 
+    /// The same authority, signing for another cluster.
+    #[cfg(test)]
+    pub(crate) fn astray(folder: &Path, cluster: u128) -> Authority {
+        Authority { cluster, ..Authority::open(folder).unwrap() }
+    }
+
     /// The cluster it signs for.
     pub fn cluster(&self) -> u128 {
         self.cluster

@@ -22,6 +22,7 @@ use super::connection::{Connection, End, Ends, Particulars};
 use super::frame::{self, Frame, Kind, Message};
 use super::hub::Hub;
 use super::peer::{Peer, State};
+use super::refused::Reason;
 use super::tls::{self, Witness};
 use super::{Traffic, listen};
 
@@ -61,7 +62,7 @@ async fn keep(hub: Arc<Hub>, peer: Arc<Peer>, traffic: Traffic) {
                 let since = Instant::now();
                 let replaced = outbound.up();
                 outbound.state.send_replace(State::Up(connection.clone(), since));
-                peer.traffic.connects.fetch_add(1, Ordering::Relaxed);
+                peer.counters(traffic).connects.fetch_add(1, Ordering::Relaxed);
                 if traffic == Traffic::Control && replaced.is_none() {
                     tracing::info!(peer = %peer.node, address = place, "linked");
                 }
@@ -82,7 +83,7 @@ async fn keep(hub: Arc<Hub>, peer: Arc<Peer>, traffic: Traffic) {
                     bulk.close(end.clone());
                 }
                 if since.elapsed() >= WORKED {
-                    if traffic == Traffic::Control {
+                    if traffic == Traffic::Control && !matches!(end, End::Offence(_)) {
                         tracing::warn!(peer = %peer.node, why = %end, "a link ended");
                     }
                     (pause, down_since) = (FIRST_PAUSE, None);
@@ -128,7 +129,7 @@ async fn wait(connection: &Arc<Connection>) -> Option<End> {
 /// Closes a replaced connection once its calls are answered, or after `bound`.
 async fn drain(old: Arc<Connection>, bound: Duration) {
     let patience = Instant::now() + bound;
-    while old.waiting() > 0 && Instant::now() < patience {
+    while old.calls.waiting() > 0 && Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     old.close(End::Replaced);
@@ -151,7 +152,7 @@ async fn dial(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str)
     {
         Some(presented) => {
             let who = presented.who();
-            hub.refused(&who, &error.to_string());
+            hub.refused(Reason::of_handshake(&error), &who, &error.to_string());
             format!("{address} is not believed to be {who}: {error}")
         }
         None => format!("{address}: {error}"),
@@ -159,11 +160,16 @@ async fn dial(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str)
     let (_, session) = stream.get_ref();
     let identified = hub.identify(session.peer_certificates()).and_then(|(node, not_after)| match node {
         node if node != peer.node => Err(format!("node {} answers there", node.0)),
-        _ if !tls::speaks_links(session.alpn_protocol()) => Err("it does not speak the links' protocol".to_owned()),
         _ => Ok(not_after),
     });
-    let not_after = identified.map_err(|why| {
-        hub.refused(&witness.presented().map_or_else(|| address.to_owned(), |p| p.who()), &why);
+    let identified = match identified {
+        Ok(_) if !tls::speaks_links(session.alpn_protocol()) => {
+            Err((Reason::Protocol, "it does not speak the links' protocol".to_owned()))
+        }
+        other => other.map_err(|why| (Reason::Name, why)),
+    };
+    let not_after = identified.map_err(|(reason, why)| {
+        hub.refused(reason, &witness.presented().map_or_else(|| address.to_owned(), |p| p.who()), &why);
         format!("{address}: {why}")
     })?;
     let mut buffer = BytesMut::new();

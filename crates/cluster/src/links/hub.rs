@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::faults::{Faults, Way};
 use super::passage::{Passage, chance};
 use super::peer::Peer;
+use super::refused::{Reason, Tally};
 use super::tls::Time;
 use super::{Handler, Limits, Service, Visited};
 use crate::certificates::{Credentials, Files};
@@ -41,7 +41,7 @@ pub struct Hub {
     visited: RwLock<Option<Arc<dyn Visited>>>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     /// Connections that were refused
-    pub refused: AtomicU64,
+    pub tally: Tally,
     logged: Mutex<HashMap<String, Instant>>,
     stop: watch::Sender<bool>,
     /// Held by every task; the links have stopped once nobody holds it
@@ -87,7 +87,7 @@ impl Hub {
             services: RwLock::default(),
             visited: RwLock::default(),
             peers: RwLock::default(),
-            refused: AtomicU64::new(0),
+            tally: Tally::default(),
             logged: Mutex::default(),
             stop: watch::Sender::new(false),
             alive: Mutex::new(Some(alive)),
@@ -171,10 +171,10 @@ impl Hub {
     }
 
     /// Counts and logs a refused connection: `who`, as far as it is known, and why.
-    pub fn refused(&self, who: &str, why: &str) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    pub fn refused(&self, reason: Reason, who: &str, why: &str) {
+        self.tally.count(reason);
         if self.worth_logging(format!("{who} {why}")) {
-            tracing::warn!(who, why, "a link was refused");
+            tracing::warn!(%reason, who, why, "a connection was refused");
         }
     }
 
@@ -198,5 +198,17 @@ impl Hub {
     /// About `span`: half to one and a half of it.
     pub fn about(&self, span: Duration) -> Duration {
         span.mul_f64(0.5 + chance(&*self.entropy))
+    }
+
+    /// What was logged of late.
+    #[cfg(test)]
+    pub fn log(&self) -> Vec<String> {
+        self.logged.lock().keys().cloned().collect()
+    }
+
+    /// Whether a logged line contains `what`.
+    #[cfg(test)]
+    pub fn was_logged(&self, what: &str) -> bool {
+        self.log().iter().any(|line| line.contains(what))
     }
 }

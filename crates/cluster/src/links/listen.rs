@@ -15,6 +15,7 @@ use super::connection::{Connection, Ends, Particulars};
 use super::dial::{greet, greeted};
 use super::frame::Kind;
 use super::hub::{Hub, named};
+use super::refused::Reason;
 use super::tls::{self, Witness};
 use super::visit;
 use crate::name::Name;
@@ -44,7 +45,7 @@ pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
             }
         };
         let Ok(known) = strangers.clone().try_acquire_owned() else {
-            hub.refused("somebody", "too many connections are being made at once");
+            hub.refused(Reason::Crowded, "somebody", "too many connections are being made at once");
             continue;
         };
         let inner = hub.clone();
@@ -67,63 +68,66 @@ pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
                         inner.close_later(older);
                     }
                     let end = connection.clone().run(ends).await;
-                    if let super::connection::End::Offence(what) = &end {
-                        inner.refused(&peer.node.to_string(), what);
-                    }
                     peer.departed(&connection, &end);
                 }
-                Ok(Err(Refused { who, why })) => inner.refused(&who, &why),
-                Err(_) => inner.refused(&address.ip().to_string(), "it did not say in time who it is"),
+                Ok(Err(Rejected { reason, who, why })) => inner.refused(reason, &who, &why),
+                Err(_) => inner.refused(Reason::Late, &address.ip().to_string(), "it did not say in time who it is"),
             }
         });
     }
 }
 
 /// Whom a connection was refused, and why.
-struct Refused {
+struct Rejected {
+    reason: Reason,
     who: String,
     why: String,
 }
 
-async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Refused> {
+async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Rejected> {
     tune(&stream);
     let credentials = hub.credentials.read().clone();
     let witness = Witness::new(credentials.clone());
     let place = address.ip();
-    let refuse = |why: String| {
+    let refuse = |reason: Reason, why: String| {
         let who = witness.presented().map_or_else(|| place.to_string(), |shown| format!("{} at {place}", shown.who()));
-        Refused { who, why }
+        Rejected { reason, who, why }
     };
-    let config = tls::server(&credentials, &hub.time, witness.clone()).map_err(|e| refuse(e.to_string()))?;
+    let config =
+        tls::server(&credentials, &hub.time, witness.clone()).map_err(|e| refuse(Reason::Protocol, e.to_string()))?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let mut stream = acceptor.accept(stream).await.map_err(|e| refuse(e.to_string()))?;
+    let mut stream = acceptor.accept(stream).await.map_err(|e| refuse(Reason::of_handshake(&e), e.to_string()))?;
     let (_, session) = stream.get_ref();
     if tls::visits(session.alpn_protocol()) {
-        let (name, _) = named(hub.cluster, session.peer_certificates()).map_err(refuse)?;
+        let (name, _) = named(hub.cluster, session.peer_certificates()).map_err(|e| refuse(Reason::Name, e))?;
         return Ok(Accepted::Visitor(name, stream));
     }
     let identified = match hub.identify(session.peer_certificates()) {
-        Ok((node, _)) if node == hub.node => Err(format!("it says it is node {}, which is this one", node.0)),
-        Ok(_) if !tls::speaks_links(session.alpn_protocol()) => Err("it does not speak the links' protocol".to_owned()),
-        other => other,
+        Ok((node, _)) if node == hub.node => {
+            Err((Reason::Name, format!("it says it is node {}, which is this one", node.0)))
+        }
+        Ok(_) if !tls::speaks_links(session.alpn_protocol()) => {
+            Err((Reason::Protocol, "it does not speak the links' protocol".to_owned()))
+        }
+        other => other.map_err(|why| (Reason::Name, why)),
     };
     let (node, not_after) = match identified {
         Ok(identified) => identified,
-        Err(why) => {
+        Err((reason, why)) => {
             // Told what is wrong, its operator can mend it.
             let _ = greet(&mut stream, Kind::Rejected(why.clone())).await;
-            return Err(refuse(why));
+            return Err(refuse(reason, why));
         }
     };
     let mut buffer = BytesMut::new();
-    let traffic = match greeted(&mut stream, &mut buffer).await.map_err(refuse)? {
+    let traffic = match greeted(&mut stream, &mut buffer).await.map_err(|why| refuse(Reason::Protocol, why))? {
         Kind::Hello(traffic) => traffic,
-        other => return Err(refuse(format!("it greets with {}", other.word()))),
+        other => return Err(refuse(Reason::Protocol, format!("it greets with {}", other.word()))),
     };
     if hub.faults.cuts(node) {
         std::future::pending::<()>().await;
     }
-    greet(&mut stream, Kind::Welcome).await.map_err(|e| refuse(e.to_string()))?;
+    greet(&mut stream, Kind::Welcome).await.map_err(|e| refuse(Reason::Protocol, e.to_string()))?;
     let particulars = Particulars { traffic, dialled: false, not_after };
     let (connection, ends) = Connection::new(hub.clone(), hub.peer(node), particulars, stream, buffer);
     Ok(Accepted::Linked(connection, ends))

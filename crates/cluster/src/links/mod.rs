@@ -18,6 +18,7 @@
 //! each is answered in a task of its own. Nothing is sent twice. What a peer sends
 //! wrongly costs it its connection and nothing else.
 
+mod calls;
 mod connection;
 mod dial;
 mod faults;
@@ -26,6 +27,7 @@ mod hub;
 mod listen;
 mod passage;
 mod peer;
+mod refused;
 mod renewal;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,6 @@ mod visit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,6 +44,7 @@ pub use faults::{Fault, Faults, Nonsense, Rule, Way};
 use hub::{Given, Hub};
 use polity_base::NodeId;
 use polity_base::seams::Seams;
+pub use refused::{Reason, Refused};
 use serde::{Deserialize, Serialize};
 pub(crate) use tls::provider;
 use tokio::net::TcpListener;
@@ -246,11 +248,18 @@ pub struct PeerLink {
     pub accepted: bool,
     /// How long it takes to answer when it has nothing else to do, smoothed
     pub round_trip: Option<Duration>,
-    /// What went over its connections, both traffics and both directions together
-    pub traffic: PeerTraffic,
+    /// What went over the control connections, both that it made and that this node
+    /// made
+    pub control: PeerTraffic,
+    /// What went over the bulk connections
+    pub bulk: PeerTraffic,
+    /// Calls that wait for its answers
+    pub waiting: usize,
+    /// Its calls that are being answered
+    pub being_answered: usize,
 }
 
-/// What went over the connections of a peer since the links were started.
+/// What went over one kind of connections of a peer since the links were started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PeerTraffic {
     /// Bytes sent, before encryption
@@ -360,8 +369,8 @@ impl Links {
     }
 
     /// Connections that were refused, in either direction.
-    pub fn refused(&self) -> u64 {
-        self.hub.refused.load(Ordering::Relaxed)
+    pub fn refused(&self) -> Refused {
+        self.hub.tally.figures()
     }
 
     /// Reads the certificates again, and has every connection made anew under them.

@@ -15,7 +15,10 @@ use super::{CallError, PeerLink, PeerTraffic, Traffic};
 /// One peer.
 pub struct Peer {
     pub node: NodeId,
-    pub traffic: Counters,
+    /// By traffic
+    counters: [Counters; 2],
+    /// Smoothed, in microseconds; 0 while none is known
+    round_trip: AtomicU64,
     control: Outbound,
     bulk: Outbound,
     /// Connections that the peer made: control, bulk
@@ -45,7 +48,7 @@ pub enum State {
     Down(Instant, String),
 }
 
-/// What went over the connections of a peer.
+/// What went over one kind of connections of a peer.
 #[derive(Default)]
 pub struct Counters {
     pub bytes_sent: AtomicU64,
@@ -56,20 +59,9 @@ pub struct Counters {
     pub frames_received: AtomicU64,
     pub connects: AtomicU64,
     pub refused: AtomicU64,
-    /// Smoothed, in microseconds; 0 while none is known
-    round_trip: AtomicU64,
 }
 
 impl Counters {
-    /// Takes in a round trip of so many microseconds (smoothed as TCP does it, RFC
-    /// 6298, section 2).
-    pub fn measured(&self, micros: u64) {
-        let micros = micros.max(1);
-        let old = self.round_trip.load(Ordering::Relaxed);
-        let new = if old == 0 { micros } else { (old * 7 + micros) / 8 };
-        self.round_trip.store(new.max(1), Ordering::Relaxed);
-    }
-
     fn figures(&self) -> PeerTraffic {
         let figure = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PeerTraffic {
@@ -146,7 +138,8 @@ impl Peer {
     pub fn new(node: NodeId) -> Peer {
         Peer {
             node,
-            traffic: Counters::default(),
+            counters: Default::default(),
+            round_trip: AtomicU64::new(0),
             control: Outbound::new(),
             bulk: Outbound::new(),
             inbound: Mutex::default(),
@@ -158,6 +151,20 @@ impl Peer {
             Traffic::Control => &self.control,
             Traffic::Bulk => &self.bulk,
         }
+    }
+
+    /// Counts what goes over the connections for `traffic`.
+    pub fn counters(&self, traffic: Traffic) -> &Counters {
+        &self.counters[traffic as usize]
+    }
+
+    /// Takes in a round trip of so many microseconds (smoothed as TCP does it, RFC
+    /// 6298, section 2).
+    pub fn measured(&self, micros: u64) {
+        let micros = micros.max(1);
+        let old = self.round_trip.load(Ordering::Relaxed);
+        let new = if old == 0 { micros } else { (old * 7 + micros) / 8 };
+        self.round_trip.store(new.max(1), Ordering::Relaxed);
     }
 
     /// Takes in a connection that the peer made, and gives the older one that it
@@ -192,7 +199,8 @@ impl Peer {
             State::Down(since, why) => (false, Some(since.elapsed()), Some(why.clone())),
             State::Idle | State::Dialling => (false, None, None),
         };
-        let round_trip = Some(self.traffic.round_trip.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
+        let connections = self.connections();
+        let round_trip = Some(self.round_trip.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
         PeerLink {
             node: self.node,
             address: self.control.address.borrow().clone(),
@@ -201,7 +209,10 @@ impl Peer {
             why,
             accepted: self.inbound.lock()[Traffic::Control as usize].is_some(),
             round_trip: round_trip.map(Duration::from_micros),
-            traffic: self.traffic.figures(),
+            control: self.counters(Traffic::Control).figures(),
+            bulk: self.counters(Traffic::Bulk).figures(),
+            waiting: connections.iter().map(|connection| connection.calls.waiting()).sum(),
+            being_answered: connections.iter().map(|connection| connection.calls.being_answered()).sum(),
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::hub::{Hub, named};
 use super::listen::tune;
+use super::refused::Reason;
 use super::tls::{self, Time, Witness};
 use crate::certificates::Credentials;
 use crate::name::{Holder, Name};
@@ -101,7 +102,7 @@ pub async fn receive<S: AsyncRead + AsyncWrite + Unpin>(hub: &Hub, name: &Name, 
             Err(why) => break why,
         }
     };
-    hub.refused(&name.to_string(), &why);
+    hub.refused(Reason::Offence, &name.to_string(), &why);
 }
 
 async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,11 +1,17 @@
 //! Links over real sockets on the loopback interface.
 
+mod bounds;
 mod calls;
+mod drills;
+mod refusals;
+mod renewal;
+mod stranger;
 mod visits;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use polity_base::seams::{ClockSource, Entropy};
 use polity_base::time::ClockReading;
@@ -118,3 +124,53 @@ pub async fn echo(from: &Links, to: &Links, traffic: Traffic, request: &'static 
     let address = to.local_address().to_string();
     from.call(to.node(), &address, ECHO, traffic, Bytes::from_static(request)).await
 }
+
+/// Starts a call of the echo that goes on by itself.
+pub fn call(
+    from: &Links,
+    to: &Links,
+    service: Service,
+    traffic: Traffic,
+    request: impl Into<Bytes>,
+) -> tokio::task::JoinHandle<Result<Bytes, CallError>> {
+    let (from, to, address, request) = (from.clone(), to.node(), to.local_address().to_string(), request.into());
+    tokio::spawn(async move { from.call(to, &address, service, traffic, request).await })
+}
+
+/// Waits until something is so; fails when it is not within a time that is ample.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let ample = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < ample, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Answers once it may.
+pub struct Gate(pub tokio::sync::Semaphore, pub AtomicU64);
+
+impl Gate {
+    pub fn closed() -> Arc<Gate> {
+        Arc::new(Gate(tokio::sync::Semaphore::new(0), AtomicU64::new(0)))
+    }
+
+    /// How many requests have come.
+    pub fn came(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
+    }
+
+    pub fn open(&self) {
+        self.0.add_permits(tokio::sync::Semaphore::MAX_PERMITS / 2);
+    }
+}
+
+#[async_trait]
+impl Handler for Gate {
+    async fn answer(&self, _: NodeId, request: Bytes) -> Result<Bytes, Refusal> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        drop(self.0.acquire().await);
+        Ok(request)
+    }
+}
+
+pub const GATE: Service = Service(101);

@@ -37,7 +37,7 @@ async fn clients_and_nodes_are_answered_by_name() {
     assert_eq!(node, NodeId(1));
     assert_eq!(answer, format!("polity://{CLUSTER:032x}/client/ada: hi").as_bytes());
     assert_eq!(ada.ask(&address, Bytes::from_static(b"nonsense")).await.unwrap_err(), "it hung up");
-    assert_eq!(links.refused(), 1);
+    assert_eq!(links.refused().of(Reason::Offence), 1);
 
     let second = Credentials::load(&world.files(2), CLUSTER, NodeId(2), NOW).unwrap();
     let second = Visitor::new(Arc::new(second), world.clock.clone());
