@@ -18,11 +18,13 @@
 //! | [`name`]         | who a certificate's holder is                             |
 //! | [`certificates`] | making, reading and watching certificates                 |
 //! | [`links`]        | requests and answers between nodes                        |
+//! | [`raft_links`]   | Raft's messages, over links                               |
 
 pub mod certificates;
 pub mod error;
 pub mod links;
 pub mod name;
+pub mod raft_links;
 
 pub use error::Error;
 pub use links::{CallError, Handler, Links, LinksConfig, Refusal, Service, Traffic};

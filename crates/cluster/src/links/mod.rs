@@ -30,7 +30,7 @@ mod peer;
 mod refused;
 mod renewal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod visit;
 
