@@ -379,9 +379,10 @@ impl Links {
         self.hub.reload()
     }
 
-    /// Days until this node's certificate runs out; below 0 when it has.
-    pub fn certificate_days_left(&self) -> i64 {
-        self.hub.days_left()
+    /// Seconds until this node's certificate runs out; below 0 when it has. The log
+    /// warns once a day from 30 days before.
+    pub fn certificate_expires_seconds(&self) -> i64 {
+        self.hub.seconds_left()
     }
 
     /// Faults on purpose, for drills.

@@ -18,8 +18,8 @@ use crate::error::Error;
 /// How often files and connections are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-/// Days before the end on which the log begins to warn, more urgently each time.
-const WARN_DAYS: [i64; 3] = [30, 7, 1];
+/// Days before the end from which on the log warns, once a day.
+const WARN_DAYS: i64 = 30;
 
 impl Hub {
     /// Seconds since 1970.
@@ -27,9 +27,28 @@ impl Hub {
         self.time.0.read().midpoint().unix_micros() / 1_000_000
     }
 
-    /// Days until this node's certificate runs out; below 0 when it has.
-    pub fn days_left(&self) -> i64 {
-        (self.credentials.read().not_after - self.now()).div_euclid(DAY_SECONDS)
+    /// Seconds until this node's certificate runs out; below 0 when it has.
+    pub fn seconds_left(&self) -> i64 {
+        self.credentials.read().not_after - self.now()
+    }
+
+    /// What is to be said today of the end of this node's certificate, and whether
+    /// that is urgent. `said` is the day on which something last was.
+    pub fn warning(&self, said: &mut Option<i64>) -> Option<(bool, String)> {
+        let (left, today) = (self.seconds_left(), self.now().div_euclid(DAY_SECONDS));
+        let days = left.div_euclid(DAY_SECONDS);
+        if days >= WARN_DAYS || said.replace(today) == Some(today) {
+            return None;
+        }
+        let file = self.files.certificate.display();
+        let end = match days {
+            ..0 => "has run out, and no other node talks to this one".to_owned(),
+            0 => "runs out within a day, and then no other node talks to this one".to_owned(),
+            days => format!("runs out in {days} days"),
+        };
+        let mend = format!("polity cert node {} --host HOST --authority DIR --out DIR", self.node.0);
+        let what = format!("the certificate {file} {end}: make another with `{mend}` and put it there with its key");
+        Some((days < 1, what))
     }
 
     /// Reads the certificates again, and has every connection made anew.
@@ -37,7 +56,8 @@ impl Hub {
         let now = self.time.0.read().midpoint();
         let new = Credentials::load(&self.files, self.cluster, self.node, now)?;
         *self.credentials.write() = Arc::new(new);
-        tracing::info!(days = self.days_left(), "certificates were read anew");
+        let days = self.seconds_left() / DAY_SECONDS;
+        tracing::info!(days, "certificates were read anew");
         for connection in self.peers().iter().flat_map(|peer| peer.connections()) {
             connection.renew();
             self.close_later(connection);
@@ -71,9 +91,13 @@ impl Hub {
 /// Looks after certificates for as long as the links run.
 pub async fn look_after(hub: Arc<Hub>) {
     let mut seen = state_of_files(&hub);
-    let mut warned = usize::MAX;
+    let mut said = None;
     loop {
-        warn(&hub, &mut warned);
+        match hub.warning(&mut said) {
+            Some((true, what)) => tracing::error!("{what}"),
+            Some((false, what)) => tracing::warn!("{what}"),
+            None => {}
+        }
         tokio::time::sleep(LOOK_EVERY).await;
         hub.end_outlived();
         let now = state_of_files(&hub);
@@ -91,19 +115,4 @@ pub async fn look_after(hub: Arc<Hub>) {
 fn state_of_files(hub: &Hub) -> [Option<SystemTime>; 3] {
     let written = |file: &Path| file.metadata().and_then(|metadata| metadata.modified()).ok();
     [&hub.files.authority, &hub.files.certificate, &hub.files.private_key].map(|file| written(file))
-}
-
-/// Warns once for each of [`WARN_DAYS`] that is reached.
-fn warn(hub: &Hub, warned: &mut usize) {
-    let days = hub.days_left();
-    let stage = WARN_DAYS.iter().rposition(|limit| days < *limit);
-    if stage != Some(*warned) {
-        *warned = stage.unwrap_or(usize::MAX);
-        match stage {
-            None => {}
-            Some(_) if days < 0 => tracing::error!("this node's certificate has run out: no peer talks to it"),
-            Some(2) => tracing::error!(days, "this node's certificate runs out within a day"),
-            Some(_) => tracing::warn!(days, "this node's certificate runs out soon"),
-        }
-    }
 }

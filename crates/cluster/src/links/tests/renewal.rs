@@ -2,7 +2,8 @@
 
 use super::*;
 
-const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+const DAY: u64 = DAY_SECONDS as u64 * 1_000_000_000;
 
 /// Gives the node a new certificate, as its operator would.
 fn renew(world: &World, node: u64, days: u32) {
@@ -27,7 +28,7 @@ async fn new_certificates_replace_the_old_ones_and_no_call_is_lost() {
         let connection = one.hub.peer(NodeId(2)).outbound(Traffic::Control).up().unwrap();
         renew(&world, renewed.node().0, 20);
         renewed.reload().unwrap();
-        assert_eq!(renewed.certificate_days_left(), 20);
+        assert_eq!(renewed.certificate_expires_seconds(), 20 * DAY_SECONDS);
         until("the connection was made anew", || one.peers()[0].control.connects > before).await;
         assert!(echo(&one, &two, Traffic::Control, b"new").await.is_ok());
         assert!(!waiting.is_finished());
@@ -66,7 +67,7 @@ async fn changed_files_are_noticed_and_bad_ones_change_nothing() {
     assert_eq!(one.peers()[0].control.connects, 1);
     std::fs::write(&files.private_key, key).unwrap();
     renew(&world, 1, 20);
-    until("the new certificate is in use", || one.certificate_days_left() == 20).await;
+    until("the new certificate is in use", || one.certificate_expires_seconds() == 20 * DAY_SECONDS).await;
     until("the connection was made anew", || one.peers()[0].control.connects == 2).await;
 }
 
@@ -88,5 +89,37 @@ async fn a_connection_ends_when_the_certificate_of_its_peer_runs_out() {
         }
     };
     assert!(error.contains("expired") || error.contains("Expired") || error.contains("not valid any more"), "{error}");
-    assert_eq!(one.certificate_days_left(), -1);
+    assert_eq!(one.certificate_expires_seconds(), -DAY_SECONDS);
+}
+
+#[tokio::test]
+async fn the_end_of_the_own_certificate_is_told_once_a_day_with_what_to_do() {
+    let world = World::new();
+    renew_first(&world, 40);
+    let one = world.start(1).await;
+    let mut said = None;
+    let mut on_day = |day: u64| {
+        world.clock.0.store(NOW.0 + day * DAY, Ordering::Relaxed);
+        let first = one.hub.warning(&mut said);
+        assert_eq!(one.hub.warning(&mut said), None);
+        first
+    };
+    assert_eq!(on_day(10), None);
+    for (day, urgent, end) in [
+        (11, false, "runs out in 29 days"),
+        (12, false, "runs out in 28 days"),
+        (40, true, "runs out within a day"),
+        (41, true, "has run out"),
+        (42, true, "has run out"),
+    ] {
+        let (told, what) = on_day(day).unwrap();
+        assert!(told == urgent && what.contains(end) && what.contains("`polity cert node 1 --host"), "{what}");
+    }
+    assert_eq!(one.certificate_expires_seconds(), -2 * DAY_SECONDS);
+}
+
+/// Gives a node that was not started yet a certificate that is valid for `days`.
+fn renew_first(world: &World, days: u32) {
+    let files = world.places("n1");
+    world.authority.node(NodeId(1), &[], days, NOW).unwrap().write(&files.certificate, &files.private_key).unwrap();
 }
