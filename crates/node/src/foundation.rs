@@ -75,7 +75,11 @@ impl Foundation {
 
         let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
         let directory = Directory::of_one(EVERYTHING, replica);
-        let options = polity_txn::Options { node: identity.node, max_transaction_bytes: limits.transaction_bytes };
+        let options = polity_txn::Options {
+            node: identity.node,
+            max_transaction_bytes: limits.transaction_bytes,
+            ..Default::default()
+        };
         let database = Database::open(directory, &seams, options);
 
         let (stop, stopped) = watch::channel(false);

@@ -277,6 +277,11 @@ impl Group {
         }
     }
 
+    /// Who leads the group, as far as this member knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.server.borrow_watched().current_leader
+    }
+
     /// The timestamp of the last batch applied here, with no promise about others.
     pub fn applied(&self) -> Timestamp {
         self.inner.shared.progress.commit()

@@ -67,7 +67,7 @@ async fn locks(keys: &[Key]) {
         owner += 1;
         let (locks, key) = (&locks, &keys[n as usize]);
         async move {
-            let me = TransactionId(owner);
+            let me = TransactionId { node: polity_base::NodeId(1), number: owner };
             locks.lock(me, key, LockMode::Exclusive, Wait::Block, None).await.expect("is free");
             locks.release_all(me);
         }

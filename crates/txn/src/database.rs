@@ -9,7 +9,7 @@ use polity_base::{Batch, NodeId, Operation, Precondition, Timestamp};
 
 use crate::directory::Directory;
 use crate::error::{Contested, Error, WaitsFor};
-use crate::locks::{Locks, TransactionId};
+use crate::locks::{LockKeeper, LockNetwork, TransactionId};
 use crate::replica::Outcome;
 use crate::transaction::Transaction;
 
@@ -49,11 +49,14 @@ pub struct Options {
     pub node: NodeId,
     /// How much one transaction may write, in bytes.
     pub max_transaction_bytes: usize,
+    /// For how long a node's locks are kept for it at another that hears nothing
+    /// of it. The same on all nodes.
+    pub lock_lease: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { node: NodeId(1), max_transaction_bytes: 256 << 20 }
+        Options { node: NodeId(1), max_transaction_bytes: 256 << 20, lock_lease: Duration::from_secs(5) }
     }
 }
 
@@ -65,7 +68,7 @@ pub struct Database {
 
 pub(crate) struct Inner {
     pub directory: Directory,
-    pub locks: Locks,
+    pub locks: LockKeeper,
     pub options: Options,
     clock: Arc<dyn ClockSource>,
     /// Upper half of batch ids: no other run of any node draws the same.
@@ -75,6 +78,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// The node that keeps the lock of `key`, as far as is known here.
+    pub fn leader(&self, key: &[u8]) -> Option<NodeId> {
+        self.directory.of_key(key).1.leader()
+    }
+
     pub fn batch(&self, preconditions: Vec<Precondition>, operations: Vec<Operation>) -> Batch {
         let number = self.batches.fetch_add(1, Ordering::Relaxed);
         let id = u128::from(self.run) << 64 | u128::from(number);
@@ -83,12 +91,32 @@ impl Inner {
 }
 
 impl Database {
-    /// The database that the replicas of `directory` hold.
+    /// The database that the replicas of `directory` hold, on a node that is
+    /// alone: all locks are kept here.
     pub fn open(directory: Directory, seams: &Seams, options: Options) -> Database {
         let run = unique_id(seams.entropy.as_ref()) as u64;
+        Database::new(directory, seams, LockKeeper::alone(options.node), options, run)
+    }
+
+    /// The database that the replicas of `directory` hold, on a node among others:
+    /// locks are kept by whoever leads, which is asked through `network`. The node
+    /// must answer the others with a [`LockServer`](crate::LockServer). Must be
+    /// called in a runtime.
+    pub fn open_among_others(
+        directory: Directory,
+        seams: &Seams,
+        options: Options,
+        network: Arc<dyn LockNetwork>,
+    ) -> Database {
+        let run = unique_id(seams.entropy.as_ref()) as u64;
+        let locks = LockKeeper::among_others(options.node, network, run, options.lock_lease);
+        Database::new(directory, seams, locks, options, run)
+    }
+
+    fn new(directory: Directory, seams: &Seams, locks: LockKeeper, options: Options, run: u64) -> Database {
         let inner = Inner {
             directory,
-            locks: Locks::default(),
+            locks,
             options,
             clock: seams.clock.clone(),
             run,
@@ -100,7 +128,8 @@ impl Database {
 
     /// Begins a transaction. Its snapshot is taken by its first statement.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
-        let id = TransactionId(self.inner.transactions.fetch_add(1, Ordering::Relaxed));
+        let number = self.inner.transactions.fetch_add(1, Ordering::Relaxed);
+        let id = TransactionId { node: self.inner.options.node, number };
         let as_of = options.as_of;
         let mut transaction = Transaction::new(self.inner.clone(), id, options);
         if let Some(at) = as_of {
@@ -128,9 +157,9 @@ impl Database {
         &self.inner.directory
     }
 
-    /// Who waits for whom now, and for which lock.
+    /// Who waits for whom now, and for which lock, among the locks kept here.
     pub fn lock_waits(&self) -> Vec<WaitsFor> {
-        self.inner.locks.waits()
+        self.inner.locks.table().waits()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use polity_base::{Class, Key, Span, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::locks::{LockMode, TransactionId};
 
@@ -112,7 +113,7 @@ impl From<Span> for Contested {
 }
 
 /// One edge of the waits-for graph.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WaitsFor {
     /// Who waits
     pub waiter: TransactionId,

@@ -37,7 +37,7 @@ pub mod view;
 pub use database::{Database, Isolation, Options, TransactionOptions};
 pub use directory::Directory;
 pub use error::{Contested, Error, WaitsFor};
-pub use locks::{LockMode, TransactionId, Wait};
+pub use locks::{CallFailed, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait};
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
 pub use strong::StrongReplica;
 pub use transaction::{Locked, Savepoint, StatementMark, Transaction};

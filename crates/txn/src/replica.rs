@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Batch, Key, Span, Timestamp};
+use polity_base::{Batch, Key, NodeId, Span, Timestamp};
 
 use crate::Error;
 
@@ -24,6 +24,9 @@ pub trait Replica: Send + Sync + 'static {
     /// A timestamp at which everything acknowledged before this call can be
     /// read here, and below which nothing will be written any more.
     async fn read_timestamp(&self) -> Result<Timestamp, Error>;
+
+    /// The node that leads the range, as far as is known here: it keeps the locks.
+    fn leader(&self) -> Option<NodeId>;
 
     /// The newest timestamp that can be read here without asking anyone.
     fn applied(&self) -> Timestamp;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Batch, Class, Key, Span, Timestamp};
+use polity_base::{Batch, Class, Key, NodeId, Span, Timestamp};
 use polity_raft::Group;
 use polity_store::state::{Answer, BatchOutcome, Reader, Scan, State};
 
@@ -37,6 +37,10 @@ impl StrongReplica {
 impl Replica for StrongReplica {
     async fn read_timestamp(&self) -> Result<Timestamp, Error> {
         self.group.read_barrier().await.map_err(Error::from)
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.group.leader()
     }
 
     fn applied(&self) -> Timestamp {

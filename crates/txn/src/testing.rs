@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use polity_base::key::Direction;
 use polity_base::seams::{ClockSource, Entropy, Seams};
 use polity_base::time::ClockReading;
-use polity_base::{Batch, Key, Operation, Precondition, RangeId, Span, Timestamp};
+use polity_base::{Batch, Key, NodeId, Operation, Precondition, RangeId, Span, Timestamp};
 
 use crate::replica::{Change, Outcome, Replica, Rows, Snapshot};
 use crate::{Database, Directory, Error, Options};
@@ -34,9 +34,15 @@ struct State {
 pub struct MemoryReplica {
     state: Arc<RwLock<State>>,
     batches: Arc<AtomicU64>,
+    leader: Arc<AtomicU64>,
 }
 
 impl MemoryReplica {
+    /// Says which node leads: keeps the locks.
+    pub fn set_leader(&self, node: NodeId) {
+        self.leader.store(node.0, Ordering::SeqCst);
+    }
+
     /// How many batches were ordered: what would have cost a log entry.
     pub fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
@@ -75,6 +81,13 @@ pub fn seams() -> Seams {
 impl Replica for MemoryReplica {
     async fn read_timestamp(&self) -> Result<Timestamp, Error> {
         Ok(self.applied())
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        match self.leader.load(Ordering::SeqCst) {
+            0 => None,
+            node => Some(NodeId(node)),
+        }
     }
 
     fn applied(&self) -> Timestamp {

@@ -19,6 +19,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use polity_base::Key;
+use serde::{Deserialize, Serialize};
 
 use super::TransactionId;
 use crate::error::WaitsFor;
@@ -32,7 +33,7 @@ use crate::error::WaitsFor;
 /// | Share          |          |       | x              | x         |
 /// | NoKeyExclusive |          | x     | x              | x         |
 /// | Exclusive      | x        | x     | x              | x         |
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum LockMode {
     /// `FOR KEY SHARE`: the row stays, and so do its key columns
     KeyShare,
@@ -129,8 +130,8 @@ impl Queue {
 }
 
 impl LockTable {
-    /// Asks for a lock. An owner that waits must not ask again before it was
-    /// granted or has cancelled.
+    /// Asks for a lock. An owner that waits may ask again only for the same lock,
+    /// and keeps its place.
     pub fn request(&mut self, owner: TransactionId, key: &Key, mode: LockMode, wait: bool) -> Reply {
         let queue = match self.keys.get_mut(key) {
             Some(queue) => queue,
@@ -152,6 +153,9 @@ impl LockTable {
         if !wait {
             return Reply::Refused(distinct(queue.in_the_way(owner, mode, place)));
         }
+        if queue.waiters.iter().any(|w| w.owner == owner) {
+            return Reply::Queued;
+        }
         queue.waiters.insert(place, Waiter { owner, mode, holds });
         self.owners.entry(owner).or_default().waits_for = Some(key.clone());
         match self.cycle_through(owner) {
@@ -164,6 +168,13 @@ impl LockTable {
                 Reply::Deadlock(cycle)
             }
         }
+    }
+
+    /// The lock that `owner` waits for.
+    pub fn waiting(&self, owner: TransactionId) -> Option<(&Key, LockMode)> {
+        let key = self.owners.get(&owner)?.waits_for.as_ref()?;
+        let waiter = self.keys.get(key)?.waiters.iter().find(|w| w.owner == owner)?;
+        Some((key, waiter.mode))
     }
 
     /// Takes `owner` out of the queue it stands in. Returns whose requests are

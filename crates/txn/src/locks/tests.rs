@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use polity_base::Key;
 use proptest::prelude::*;
 
 use super::table::*;
 use super::*;
+
+fn id(number: u64) -> TransactionId {
+    TransactionId { node: NodeId(1), number }
+}
 
 const MODES: [LockMode; 4] = [LockMode::KeyShare, LockMode::Share, LockMode::NoKeyExclusive, LockMode::Exclusive];
 
@@ -43,7 +48,7 @@ struct Told {
 
 impl Told {
     fn granted(&mut self, owners: Vec<TransactionId>) {
-        for TransactionId(owner) in owners {
+        for TransactionId { number: owner, .. } in owners {
             let (key, mode) = self.waits.remove(&owner).expect("only waiters are granted");
             self.hold(owner, key, mode);
         }
@@ -65,9 +70,9 @@ impl Told {
             let mut front = vec![(owner, 0)];
             while let Some((next, depth)) = front.pop() {
                 assert!(depth < 10, "a cycle was not found");
-                let blockers = table.blockers(TransactionId(next));
+                let blockers = table.blockers(id(next));
                 assert_eq!(blockers.is_empty(), !self.waits.contains_key(&next), "{next} waits for nobody");
-                front.extend(blockers.into_iter().map(|b| (b.0, depth + 1)));
+                front.extend(blockers.into_iter().map(|b| (b.number, depth + 1)));
             }
         }
     }
@@ -84,12 +89,12 @@ proptest! {
                     if told.waits.contains_key(&owner) {
                         continue;
                     }
-                    match table.request(TransactionId(owner), &Key::from(vec![key]), MODES[mode], wait) {
+                    match table.request(id(owner), &Key::from(vec![key]), MODES[mode], wait) {
                         Reply::Granted => told.hold(owner, key, MODES[mode]),
                         Reply::Queued => drop(told.waits.insert(owner, (key, MODES[mode]))),
                         Reply::Refused(blockers) => assert!(!wait && !blockers.is_empty()),
                         Reply::Deadlock(cycle) => {
-                            assert_eq!(cycle[0].waiter.0, owner);
+                            assert_eq!(cycle[0].waiter.number, owner);
                             let ends = cycle.iter().zip(cycle.iter().cycle().skip(1));
                             ends.for_each(|(wait, next)| assert_eq!(wait.blocker, next.waiter));
                         }
@@ -97,12 +102,12 @@ proptest! {
                 }
                 Step::Cancel(owner) => {
                     told.waits.remove(&owner);
-                    told.granted(table.cancel(TransactionId(owner)));
+                    told.granted(table.cancel(id(owner)));
                 }
                 Step::Release(owner) => {
                     told.waits.remove(&owner);
                     told.held.retain(|(o, _), _| *o != owner);
-                    told.granted(table.release_all(TransactionId(owner)));
+                    told.granted(table.release_all(id(owner)));
                 }
             }
             told.check(&table);
@@ -110,7 +115,7 @@ proptest! {
         for owner in 0..6 {
             told.waits.remove(&owner);
             told.held.retain(|(o, _), _| *o != owner);
-            told.granted(table.release_all(TransactionId(owner)));
+            told.granted(table.release_all(id(owner)));
         }
         prop_assert!(table.is_empty());
     }

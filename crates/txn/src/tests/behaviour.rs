@@ -345,6 +345,9 @@ impl Replica for Amnesiac {
     async fn read_timestamp(&self) -> Result<Timestamp, Error> {
         self.0.read_timestamp().await
     }
+    fn leader(&self) -> Option<polity_base::NodeId> {
+        self.0.leader()
+    }
     fn applied(&self) -> Timestamp {
         self.0.applied()
     }

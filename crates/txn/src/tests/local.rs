@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use polity_base::{Batch, RangeId, Span, Timestamp};
+use polity_base::{Batch, NodeId, RangeId, Span, Timestamp};
 use polity_store::disk::MemoryDisk;
 use polity_store::seal::{Keyring, MasterKey};
 use polity_store::state::{BatchOutcome, EntryBody, EntryOutcome, OrderedEntry, State, StateOptions};
@@ -56,6 +56,10 @@ impl LocalReplica {
 impl Replica for LocalReplica {
     async fn read_timestamp(&self) -> Result<Timestamp, Error> {
         Ok(self.applied())
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Some(NodeId(1))
     }
 
     fn applied(&self) -> Timestamp {

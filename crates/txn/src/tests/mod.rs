@@ -4,6 +4,7 @@ mod behaviour;
 mod contention;
 mod history;
 mod local;
+mod nodes;
 mod script;
 mod strong;
 

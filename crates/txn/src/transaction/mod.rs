@@ -37,7 +37,7 @@ pub use statement::StatementMark;
 
 use crate::database::{Inner, Isolation, TransactionOptions};
 use crate::error::Error;
-use crate::locks::{LockMode, TransactionId, Wait};
+use crate::locks::{Holds, LockMode, TransactionId, Wait};
 use crate::overlay::{Overlay, Slot, UndoMark};
 use crate::reads::{ReadSet, Recorder};
 use crate::replica::Snapshot;
@@ -76,7 +76,7 @@ struct Reads {
 /// unchanged. When a key was locked by several statements the earliest counts.
 #[derive(Default)]
 struct LockedKeys {
-    any: bool,
+    holds: Holds,
     earlier: HashMap<Key, Timestamp>,
     current: Vec<(Key, Timestamp)>,
 }
@@ -203,13 +203,12 @@ impl Transaction {
         if self.options.read_only {
             return Err(Error::ReadOnly);
         }
-        self.locked.any = true;
-        self.database.locks.lock(self.id, key, mode, wait, self.options.lock_timeout).await?;
+        let (_, replica) = self.database.directory.of_key(key);
+        let owner = (self.id, &mut self.locked.holds);
+        let newest = self.database.locks.lock(replica, owner, key, mode, wait, self.options.lock_timeout).await?;
         if self.options.isolation == Isolation::ReadCommitted && mode != LockMode::KeyShare {
             self.locked.current.push((key.clone(), self.read_at));
         }
-        let (_, replica) = self.database.directory.of_key(key);
-        let newest = replica.last_write(key)?.unwrap_or(Timestamp::ZERO);
         Ok(Locked { newest })
     }
 
@@ -247,8 +246,6 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.locked.any {
-            self.database.locks.release_all(self.id);
-        }
+        self.database.locks.release_all(self.id, &self.locked.holds);
     }
 }

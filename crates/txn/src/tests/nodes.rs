@@ -1,0 +1,297 @@
+//! Locks among several nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use polity_base::{Class, NodeId, RangeId};
+
+use super::{key, number, to_number};
+use crate::locks::LockQuestion;
+use crate::testing::{MemoryReplica, seams};
+use crate::*;
+
+type Filter = fn(&LockQuestion) -> bool;
+
+const LEASE: Duration = Duration::from_millis(400);
+
+/// Nodes that share their rows and ask each other for locks.
+#[derive(Clone, Default)]
+struct World {
+    replica: MemoryReplica,
+    servers: Arc<Mutex<BTreeMap<NodeId, LockServer>>>,
+    /// From whom nothing comes through.
+    cut: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// What is lost on its way.
+    lost: Arc<Mutex<Option<Filter>>>,
+    runs: Arc<AtomicU64>,
+}
+
+/// The network as node `from` sees it.
+struct From {
+    world: World,
+    from: NodeId,
+}
+
+#[async_trait]
+impl LockNetwork for From {
+    async fn call(&self, to: NodeId, request: LockRequest) -> Result<LockResponse, CallFailed> {
+        let failed = |why: &str| CallFailed { to, why: why.to_owned() };
+        if self.world.cut.lock().contains(&self.from) || self.world.cut.lock().contains(&to) {
+            return Err(failed("no route"));
+        }
+        if self.world.lost.lock().is_some_and(|lost| lost(&request.question)) {
+            return Err(failed("lost"));
+        }
+        let server = self.world.servers.lock().get(&to).cloned().ok_or_else(|| failed("nobody there"))?;
+        Ok(server.answer(self.from, request).await)
+    }
+}
+
+impl World {
+    /// Three nodes, of which the first leads.
+    fn of_three() -> (World, [Database; 3]) {
+        let world = World::default();
+        world.replica.set_leader(NodeId(1));
+        let nodes = [1, 2, 3].map(|node| world.start(NodeId(node)));
+        (world, nodes)
+    }
+
+    fn start(&self, node: NodeId) -> Database {
+        // Every run draws another number.
+        let seams = seams();
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..run {
+            polity_base::seams::unique_id(seams.entropy.as_ref());
+        }
+        let network = Arc::new(From { world: self.clone(), from: node });
+        let directory = Directory::of_one(RangeId(1), Arc::new(self.replica.clone()));
+        let options = Options { node, lock_lease: LEASE, ..Default::default() };
+        let database = Database::open_among_others(directory, &seams, options, network);
+        self.servers.lock().insert(node, LockServer::new(&database));
+        database
+    }
+}
+
+async fn begin(database: &Database, isolation: Isolation) -> Transaction {
+    let mut t = database.begin(TransactionOptions { isolation, ..Default::default() }).await.unwrap();
+    t.begin_statement().await.unwrap();
+    t
+}
+
+async fn holder(database: &Database, name: &str) -> Transaction {
+    let mut t = begin(database, Isolation::Serializable).await;
+    t.lock(&key(name), LockMode::Exclusive, Wait::Block).await.unwrap();
+    t
+}
+
+/// Lets other tasks run until `there`.
+async fn until(there: impl Fn() -> bool) {
+    let patience = async {
+        while !there() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), patience).await.expect("it never came to that");
+}
+
+/// Locks `key` in a task of its own, which ends with the transaction.
+fn waiter(mut t: Transaction, name: &'static str) -> tokio::task::JoinHandle<Result<Transaction, Error>> {
+    tokio::spawn(async move { t.lock(&key(name), LockMode::Exclusive, Wait::Block).await.map(|_| t) })
+}
+
+async fn increment(database: &Database, isolation: Isolation) -> Result<(), Error> {
+    let mut t = begin(database, isolation).await;
+    let locked = t.lock(&key("hot"), LockMode::NoKeyExclusive, Wait::Block).await?;
+    if locked.newest > t.read_at() {
+        t.advance().await?;
+    }
+    let old = t.view().get(&key("hot"))?.map_or(0, |v| to_number(&v));
+    t.put(key("hot"), number(old + 1))?;
+    t.commit().await.map(drop)
+}
+
+/// All who want the same row queue at the leader, wherever they are: none fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_row_queues_among_nodes_and_never_fails() {
+    for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
+        let (_world, nodes) = World::of_three();
+        let clients: Vec<_> = (0..9)
+            .map(|client| {
+                let database = nodes[client % 3].clone();
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        increment(&database, isolation).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        let t = begin(&nodes[2], isolation).await;
+        assert_eq!(to_number(&t.view().get(&key("hot")).unwrap().unwrap()), 180);
+        until(|| nodes[0].inner.locks.table().is_empty()).await;
+    }
+}
+
+/// The table is in one place, so a cycle through three nodes is one of its graph.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_among_nodes_is_found() {
+    let (_world, nodes) = World::of_three();
+    let [a, b, mut c] = [holder(&nodes[0], "a").await, holder(&nodes[1], "b").await, holder(&nodes[2], "c").await];
+    let names = [a.id(), b.id(), c.id()].map(|id| id.to_string());
+    assert_eq!(names, ["1/1", "2/1", "3/1"]);
+    let (a, b) = (waiter(a, "b"), waiter(b, "c"));
+    until(|| nodes[0].lock_waits().len() == 2).await;
+    let error = c.lock(&key("a"), LockMode::Exclusive, Wait::Block).await.unwrap_err();
+    assert!(matches!(&error, Error::Deadlock(cycle) if cycle.len() == 3), "{error}");
+    // Whoever gives up lets the others go on.
+    c.rollback().await;
+    let b = b.await.unwrap().unwrap();
+    b.rollback().await;
+    a.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_wait_ends_in_time_or_when_it_is_abandoned() {
+    let (_world, nodes) = World::of_three();
+    let held = holder(&nodes[1], "a").await;
+    // Not at all,
+    let mut t = begin(&nodes[2], Isolation::Serializable).await;
+    let error = t.lock(&key("a"), LockMode::Share, Wait::NoWait).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::LockNotAvailable { blockers, timed_out: false, .. } if *blockers == [held.id()]),
+        "{error}"
+    );
+    // for less than a turn, and for more than one,
+    for timeout in [LEASE / 40, LEASE / 4] {
+        t.set_lock_timeout(Some(timeout));
+        let error = t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::LockNotAvailable { blockers, timed_out: true, .. } if *blockers == [held.id()]),
+            "{error}"
+        );
+        until(|| nodes[0].lock_waits().is_empty()).await;
+    }
+    // and until the client cancels.
+    t.set_lock_timeout(None);
+    let waiting = waiter(t, "a");
+    until(|| !nodes[0].lock_waits().is_empty()).await;
+    waiting.abort();
+    until(|| nodes[0].lock_waits().is_empty()).await;
+    drop(held);
+    holder(&nodes[2], "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_locks_of_a_node_that_is_gone_are_freed() {
+    let (world, nodes) = World::of_three();
+    // It is silent for as long as its lease,
+    let gone = holder(&nodes[1], "a").await;
+    let waiting = waiter(begin(&nodes[2], Isolation::Serializable).await, "a");
+    until(|| !nodes[0].lock_waits().is_empty()).await;
+    world.cut.lock().insert(NodeId(2));
+    let held = waiting.await.unwrap().unwrap();
+    drop((gone, held));
+    // or someone knows it,
+    world.cut.lock().clear();
+    let gone = holder(&nodes[1], "b").await;
+    world.servers.lock()[&NodeId(1)].forget(NodeId(2));
+    let held = holder(&nodes[2], "b").await;
+    drop((gone, held));
+    // or it comes back without its memory.
+    let gone = holder(&nodes[1], "c").await;
+    std::mem::forget(gone);
+    let again = world.start(NodeId(2));
+    holder(&again, "c").await;
+}
+
+/// What was lost on its way is said again by the next renewal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_release_costs_a_moment() {
+    let (world, nodes) = World::of_three();
+    let held = holder(&nodes[1], "a").await;
+    *world.lost.lock() =
+        Some(|question| matches!(question, LockQuestion::Release { .. } | LockQuestion::Cancel { .. }));
+    drop(held);
+    let held = holder(&nodes[2], "a").await;
+    let waiting = waiter(begin(&nodes[1], Isolation::Serializable).await, "a");
+    until(|| !nodes[0].lock_waits().is_empty()).await;
+    waiting.abort();
+    until(|| nodes[0].lock_waits().is_empty()).await;
+    drop(held);
+}
+
+/// A live transaction's locks outlast many leases.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_are_kept_as_long_as_their_transaction_lives() {
+    let (_world, nodes) = World::of_three();
+    let held = holder(&nodes[1], "a").await;
+    let mut t = begin(&nodes[2], Isolation::Serializable).await;
+    t.set_lock_timeout(Some(LEASE * 4));
+    let error = t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
+    assert!(matches!(error, Error::LockNotAvailable { timed_out: true, .. }), "{error}");
+    drop(held);
+}
+
+/// `SELECT … FOR UPDATE` at the old leader, and another writer at the new one,
+/// which knows nothing of it: one of them fails, and no update is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_that_a_change_of_leaders_lost_lose_no_update() {
+    for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
+        for slow in 0..3 {
+            let (world, nodes) = World::of_three();
+            increment(&nodes[0], isolation).await.unwrap();
+            let mut t = begin(&nodes[slow], isolation).await;
+            t.lock(&key("hot"), LockMode::Exclusive, Wait::Block).await.unwrap();
+            let old = to_number(&t.view().get(&key("hot")).unwrap().unwrap());
+            world.replica.set_leader(NodeId(3));
+            // Does not wait: the lock is forgotten.
+            increment(&nodes[1], isolation).await.unwrap();
+            // The same transaction's next statement trusts its lock.
+            t.begin_statement().await.unwrap();
+            t.put(key("hot"), number(old + 10)).unwrap();
+            let refused = t.commit().await.unwrap_err();
+            assert_eq!(refused.class(), Class::Conflict, "{refused}");
+            let t = begin(&nodes[0], isolation).await;
+            assert_eq!(to_number(&t.view().get(&key("hot")).unwrap().unwrap()), old + 1);
+        }
+    }
+}
+
+/// The range was led by node 1, by node 2, and again by node 1. Each waits in the
+/// memory of its own node for the other, a cycle that neither graph shows; so
+/// whoever waits where nobody leads any more asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_ever_where_nobody_leads() {
+    let (world, nodes) = World::of_three();
+    let first = holder(&nodes[1], "a").await;
+    world.replica.set_leader(NodeId(2));
+    let second = holder(&nodes[0], "b").await;
+    let first = waiter(first, "b");
+    until(|| !nodes[1].lock_waits().is_empty()).await;
+    world.replica.set_leader(NodeId(1));
+    let second = waiter(second, "a");
+    let ended = async {
+        drop(first.await.unwrap().unwrap());
+        drop(second.await.unwrap().unwrap());
+    };
+    tokio::time::timeout(LEASE * 20, ended).await.expect("they wait for ever");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keeper_that_does_not_answer_is_named() {
+    let (world, nodes) = World::of_three();
+    let mut t = begin(&nodes[1], Isolation::Serializable).await;
+    world.cut.lock().insert(NodeId(1));
+    let error = t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable);
+    assert!(error.to_string().contains("node 1 did not answer about locks: no route"), "{error}");
+    world.cut.lock().clear();
+    // When it is back, so are its locks.
+    t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap();
+}
