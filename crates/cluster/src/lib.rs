@@ -6,7 +6,7 @@
 //! encrypted links; there is no mode without.
 //!
 //! ```text
-//!   raft_links   (locks, membership, administration)     services, by number
+//!   raft_links   membership   (locks, administration)    services, by number
 //!        ╰──────────────┬───────────────╯
 //!                     links       requests and answers, many at once, two connections a peer
 //!                       │
@@ -18,14 +18,17 @@
 //! | [`name`]         | who a certificate's holder is                             |
 //! | [`certificates`] | making, reading and watching certificates                 |
 //! | [`links`]        | requests and answers between nodes                        |
+//! | [`membership`]   | who is there, as a hint                                   |
 //! | [`raft_links`]   | Raft's messages, over links                               |
 
 pub mod certificates;
 pub mod error;
 pub mod links;
+pub mod membership;
 pub mod name;
 pub mod raft_links;
 
 pub use error::Error;
 pub use links::{CallError, Handler, Links, LinksConfig, Refusal, Service, Traffic};
+pub use membership::{Membership, MembershipOptions};
 pub use name::Name;

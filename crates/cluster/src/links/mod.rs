@@ -283,7 +283,7 @@ pub struct PeerTraffic {
 /// This node's links. A clone is the same links.
 #[derive(Clone)]
 pub struct Links {
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     address: SocketAddr,
     ended: Arc<tokio::sync::Mutex<mpsc::Receiver<()>>>,
 }
