@@ -1,6 +1,6 @@
 //! Why a group could not do what it was asked.
 
-use polity_base::{Class, NodeId, RangeId};
+use polity_base::{Class, NodeId, RangeId, Timestamp};
 
 /// An error of a Raft group.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,13 +14,29 @@ pub enum Error {
         /// Who leads it, if that is known
         leader: Option<NodeId>,
     },
-    /// Too few members answer. Nothing was done.
-    #[error("range {range} has no quorum: {detail}")]
+    /// No majority of the voters answers. Nothing was done.
+    #[error("range {range} has no quorum{}", silent(unreachable))]
     NoQuorum {
         /// The range
         range: RangeId,
-        /// Who did not answer
-        detail: String,
+        /// The members this one cannot reach, as far as it knows
+        unreachable: Vec<NodeId>,
+        /// Since when the first of them has been silent
+        since: Option<Timestamp>,
+    },
+    /// This member was restarted a moment ago and votes for nobody yet.
+    #[error("range {range} was started a moment ago on this node, and votes for nobody yet")]
+    Silent {
+        /// The range
+        range: RangeId,
+    },
+    /// The members cannot be changed as asked. Nothing was done.
+    #[error("the members of range {range} cannot be changed: {reason}")]
+    Members {
+        /// The range
+        range: RangeId,
+        /// Why
+        reason: String,
     },
     /// The group is stopped on this node, in order or after a failure. Nothing
     /// was done.
@@ -64,11 +80,22 @@ fn known(leader: &Option<NodeId>) -> String {
     leader.map_or_else(String::new, |leader| format!(", but by {leader}"))
 }
 
+fn silent(nodes: &[NodeId]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    format!(": {} cannot be reached", names.join(", "))
+}
+
 impl Error {
     /// What the caller should do about it.
     pub fn class(&self) -> Class {
         match self {
-            Error::NotLeader { .. } | Error::NoQuorum { .. } | Error::Stopped { .. } => Class::Unavailable,
+            Error::NotLeader { .. } | Error::NoQuorum { .. } | Error::Stopped { .. } | Error::Silent { .. } => {
+                Class::Unavailable
+            }
+            Error::Members { .. } => Class::Input,
             Error::OutcomeUnknown { .. } => Class::Unknown,
             Error::TooLarge { .. } => Class::Resource,
             Error::Start { .. } => Class::Corrupt,

@@ -12,19 +12,21 @@ use openraft::vote::RaftLeaderId;
 use openraft::{Config, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use polity_base::time::HybridClock;
-use polity_base::{Batch, NodeId, RangeId, Timestamp};
+use polity_base::{NodeId, RangeId, Timestamp};
 use polity_store::log::Log;
-use polity_store::state::{AppliedMark, BatchOutcome, State};
+use polity_store::state::{AppliedMark, State};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::contacts::Contacts;
+use crate::decide::Questions;
 use crate::error::Error;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, Shared};
 use crate::metrics::{GroupMetrics, add};
 use crate::network::{Links, Network, NoPeers, Request, Response};
 use crate::proposer::{GroupRaft, Proposer};
-use crate::types::{Peer, StoredMembership, Types};
+use crate::types::{Peer, StoredMembership, Types, stored_index};
 
 pub use crate::proposer::Packing;
 
@@ -42,9 +44,13 @@ pub struct GroupOptions {
     pub packing: Packing,
     /// Applied entries to keep in the log for members that lag behind.
     pub keep_entries: u64,
-    /// How often a leader tells its followers that it is there. They call an
-    /// election after five to ten times as long.
+    /// How often a leader tells its followers that it is there. Longer than a message
+    /// and its answer take between the members that are farthest apart.
     pub heartbeat: Duration,
+    /// Instead of founding a group, waits to be made a member of one.
+    pub join: bool,
+    /// How long a caller waits for a leader before it is refused.
+    pub refuse_after: Duration,
 }
 
 impl Default for GroupOptions {
@@ -54,7 +60,9 @@ impl Default for GroupOptions {
             network: Arc::new(NoPeers),
             packing: Packing::default(),
             keep_entries: 0,
-            heartbeat: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(250),
+            join: false,
+            refuse_after: Duration::from_secs(2),
         }
     }
 }
@@ -62,17 +70,24 @@ impl Default for GroupOptions {
 /// This node's member of one Raft group. Clones are the same member.
 #[derive(Clone)]
 pub struct Group {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    id: RangeId,
-    node: NodeId,
-    raft: GroupRaft,
-    server: openraft::type_config::alias::WatchReceiverOf<Types, RaftServerMetrics<Types>>,
-    shared: Shared,
-    proposer: Proposer,
-    stopped: AtomicBool,
+pub(crate) struct Inner {
+    pub id: RangeId,
+    pub node: NodeId,
+    pub raft: GroupRaft,
+    pub links: Links,
+    pub questions: Questions,
+    pub refuse_after: Duration,
+    /// Without an answer of a majority for so long, a leader is none
+    pub lease: Duration,
+    /// Until when this member votes for nobody; none if it never voted before
+    silent_until: Option<Instant>,
+    pub server: openraft::type_config::alias::WatchReceiverOf<Types, RaftServerMetrics<Types>>,
+    pub shared: Shared,
+    pub proposer: Proposer,
+    pub stopped: AtomicBool,
     /// Resolves when nothing is applied any more.
     machine_gone: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -96,8 +111,23 @@ pub struct GroupStatus {
     pub purged_index: u64,
     /// Who votes
     pub voters: Vec<NodeId>,
+    /// All members, by number
+    pub members: Vec<MemberStatus>,
     /// Why the member stopped, if it did
     pub failure: Option<String>,
+}
+
+/// What an operator wants to know of a member of a group.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// The node
+    pub node: NodeId,
+    /// Where it is
+    pub peer: Peer,
+    /// Whether it votes
+    pub votes: bool,
+    /// The last index of its log that agrees with the leader's; known to the leader
+    pub matched_index: Option<u64>,
 }
 
 impl Group {
@@ -118,9 +148,18 @@ impl Group {
         let shared = Shared::open(id, state, store.clone(), clock.clone(), metrics.clone())
             .map_err(|e| failed(e.to_string()))?;
         let (machine, machine_gone) = Machine::new(shared.clone());
-        let links = Links::new(id, options.network.clone());
-        let config = config(id, &options).map_err(failed)?;
-        let raft = GroupRaft::new(node, Arc::new(config), links, store, machine);
+        let contacts = Arc::new(Contacts::new(clock.clone()));
+        let links = Links::new(id, options.network.clone(), contacts);
+        let known = shared.membership();
+        links.contacts.follow(&known);
+        let mut config = config(id, &options).map_err(failed)?;
+        let lease = Duration::from_millis(config.election_timeout_max);
+        // A voter that answered a leader promised to elect nobody else for the time of
+        // a lease, and has forgotten when that was.
+        let promised = known.voter_ids().any(|voter| voter == node) && !sole_voter(&known, node);
+        let silent_until = promised.then(|| Instant::now() + lease);
+        config.enable_elect = !promised;
+        let raft = GroupRaft::new(node, Arc::new(config), links.clone(), store, machine);
         let raft = raft.await.map_err(|e| failed(e.to_string()))?;
 
         let proposer = Proposer::new(id, options.packing, clock, metrics);
@@ -128,6 +167,11 @@ impl Group {
         let inner = Inner {
             id,
             node,
+            links,
+            questions: Questions::default(),
+            refuse_after: options.refuse_after,
+            lease,
+            silent_until,
             server: raft.server_metrics(),
             raft,
             shared,
@@ -137,6 +181,11 @@ impl Group {
         };
         let group = Group { inner: Arc::new(inner) };
         group.watch_for_failure();
+        group.follow_membership();
+        group.campaign_later();
+        if options.join {
+            return Ok(group);
+        }
         if let Err(error) = group.found_or_rejoin(options.founders).await {
             group.shutdown().await;
             return Err(error);
@@ -187,24 +236,7 @@ impl Group {
         }
     }
 
-    /// Proposes a batch and waits for what became of it. Batches of concurrent
-    /// callers share log entries. Not cancellation-safe in one sense: a batch whose
-    /// future is dropped may still be applied.
-    pub async fn propose(&self, batch: Batch) -> Result<BatchOutcome, Error> {
-        let (metrics, begun) = (&self.inner.shared.metrics, Instant::now());
-        add(&metrics.proposals, 1);
-        let outcome = match self.inner.proposer.propose(batch) {
-            Ok(outcome) => outcome.await.unwrap_or_else(|_| Err(self.lost())),
-            Err(error) => Err(error),
-        };
-        match &outcome {
-            Ok(_) => metrics.commit_micros.record_micros(begun.elapsed()),
-            Err(_) => add(&metrics.failures, 1),
-        }
-        outcome
-    }
-
-    fn lost(&self) -> Error {
+    pub(crate) fn lost(&self) -> Error {
         let reason = self.failure().unwrap_or_else(|| "the member stopped".to_string());
         Error::OutcomeUnknown { range: self.inner.id, reason }
     }
@@ -226,7 +258,8 @@ impl Group {
     ///   acknowledged in an earlier life.
     ///
     /// With more voters the leader asks openraft, which answers from its lease or
-    /// from a round of heartbeats.
+    /// from a round of heartbeats; others ask the leader, and wait until they have
+    /// applied what it names. All who ask at the same time share one question.
     pub async fn read_barrier(&self) -> Result<Timestamp, Error> {
         let inner = &self.inner;
         if inner.stopped.load(Ordering::Acquire) {
@@ -236,10 +269,10 @@ impl Group {
             add(&inner.shared.metrics.barriers, 1);
             return Ok(inner.shared.progress.commit());
         }
-        self.slow_barrier().await
+        self.shared_barrier().await
     }
 
-    fn leads_alone_and_is_current(&self) -> bool {
+    pub(crate) fn leads_alone_and_is_current(&self) -> bool {
         let inner = &self.inner;
         let server = inner.server.borrow_watched();
         server.state == ServerState::Leader
@@ -249,7 +282,7 @@ impl Group {
             && sole_voter(&server.membership_config, inner.node)
     }
 
-    async fn slow_barrier(&self) -> Result<Timestamp, Error> {
+    pub(crate) async fn slow_barrier(&self) -> Result<Timestamp, Error> {
         let inner = &self.inner;
         add(&inner.shared.metrics.slow_barriers, 1);
         let asked = match inner.raft.get_read_linearizer(ReadPolicy::LeaseRead).await {
@@ -270,9 +303,7 @@ impl Group {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
                 Error::NotLeader { range, leader: to.leader_id }
             }
-            RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
-                Error::NoQuorum { range, detail: quorum.to_string() }
-            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => self.no_quorum(),
             RaftError::Fatal(fatal) => self.stopped_by(fatal.to_string()),
         }
     }
@@ -290,6 +321,9 @@ impl Group {
     /// Answers what another member asks.
     pub async fn answer(&self, request: Request) -> Result<Response, Error> {
         let raft = &self.inner.raft;
+        if matches!(request, Request::Vote(_) | Request::PreVote(_)) && self.keeps_silent() {
+            return Err(Error::Silent { range: self.inner.id });
+        }
         let answered = match request {
             Request::Append(rpc) => raft.append_entries(rpc).await.map(Response::Append),
             Request::Vote(rpc) => raft.vote(rpc).await.map(Response::Vote),
@@ -301,6 +335,8 @@ impl Group {
                     .map(Response::TransferLeader)
                     .map_err(|e| self.stopped_by(e.to_string()));
             }
+            Request::Propose(batch) => return Ok(Response::Proposed(self.proposed(batch).await)),
+            Request::Barrier => return Ok(Response::Barrier(self.asked_for_barrier().await)),
         };
         answered.map_err(|e| self.stopped_by(e.to_string()))
     }
@@ -345,6 +381,20 @@ impl Group {
     pub fn status(&self) -> GroupStatus {
         let receiver = self.inner.raft.metrics();
         let now = receiver.borrow_watched();
+        let membership = now.membership_config.membership();
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        let matched = |node: &NodeId| match &now.replication {
+            Some(_) if *node == self.inner.node => Some(now.last_log_index.map_or(0, |i| i + 1)),
+            Some(progress) => Some(progress.get(node)?.as_ref().map_or(0, |at| stored_index(at.index))),
+            None => None,
+        };
+        let member = |(node, peer): (&NodeId, &Peer)| MemberStatus {
+            node: *node,
+            peer: peer.clone(),
+            votes: voters.contains(node),
+            matched_index: matched(node),
+        };
+        let members = membership.nodes().map(member).collect();
         GroupStatus {
             id: self.inner.id,
             leads: now.state == ServerState::Leader,
@@ -353,7 +403,8 @@ impl Group {
             last_index: now.last_log_index.map_or(0, |i| i + 1),
             applied_index: now.last_applied.next_index(),
             purged_index: now.purged.next_index(),
-            voters: now.membership_config.membership().voter_ids().collect(),
+            members,
+            voters,
             failure: now.running_state.as_ref().err().map(|e| e.to_string()),
         }
     }
@@ -362,12 +413,40 @@ impl Group {
         self.status().failure
     }
 
-    fn is_stopped(&self) -> Error {
+    pub(crate) fn is_stopped(&self) -> Error {
         self.stopped_by("the member stopped".to_string())
     }
 
-    fn stopped_by(&self, reason: String) -> Error {
+    pub(crate) fn stopped_by(&self, reason: String) -> Error {
         Error::Stopped { range: self.inner.id, reason: self.failure().unwrap_or(reason) }
+    }
+
+    /// Keeps in mind who belongs to the group, and where they are.
+    fn follow_membership(&self) {
+        let (mut server, contacts) = (self.inner.server.clone(), self.inner.links.contacts.clone());
+        tokio::spawn(async move {
+            loop {
+                contacts.follow(&server.borrow_watched().membership_config);
+                if server.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether this member must not vote yet. Until then a leader may answer reads
+    /// alone, trusting in what this member promised before it was restarted.
+    fn keeps_silent(&self) -> bool {
+        self.inner.silent_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Lets this member call elections once it may vote.
+    fn campaign_later(&self) {
+        let (Some(until), raft) = (self.inner.silent_until, self.inner.raft.clone()) else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            raft.runtime_config().elect(true);
+        });
     }
 
     /// Closes the doors when openraft stops by itself, which it does when the log
@@ -411,8 +490,9 @@ fn config(id: RangeId, options: &GroupOptions) -> Result<Config, String> {
     let config = Config {
         cluster_name: id.to_string(),
         heartbeat_interval: heartbeat,
-        election_timeout_min: heartbeat * 5,
-        election_timeout_max: heartbeat * 10,
+        // Two heartbeats in a row may be lost, and a third come late.
+        election_timeout_min: heartbeat * 13 / 5,
+        election_timeout_max: heartbeat * 18 / 5,
         // A restarted leader campaigns again: its first entry in the new term is what
         // the read barrier recognises that all earlier ones are applied by.
         enable_leader_restore: Some(false),

@@ -21,6 +21,9 @@
 //! | `machine`      | openraft's state machine over `store::state`                    |
 //! | `proposer`     | packs concurrent proposals into entries                         |
 //! | [`group`]      | the group: propose, read barrier, start and stop                |
+//! | `decide`       | propose and read on any member: ask whoever leads                |
+//! | `members`      | who belongs to the group, and who votes                         |
+//! | `contacts`     | who answers, and where they are                                 |
 //! | [`network`]    | the seam through which members of a group talk                  |
 //! | [`checkpoint`] | makes applied state durable and lets the log be purged          |
 //! | [`metrics`]    | counters and histograms the admin door reads                    |
@@ -31,10 +34,13 @@
 //! the log that the newest checkpoint does not hold.
 
 pub mod checkpoint;
+mod contacts;
+mod decide;
 pub mod error;
 pub mod group;
 mod log_store;
 mod machine;
+mod members;
 pub mod metrics;
 pub mod network;
 pub mod payload;

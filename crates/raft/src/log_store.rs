@@ -45,6 +45,10 @@ use crate::types::{Entry, LogId, StoredMembership, Types, Vote, log_id, stored_i
 
 /// Entries that one read from disk returns at most; more are read in steps.
 const READ_ENTRIES: u64 = 256;
+/// A message to a follower is full when its entries have this many bytes;
+const MESSAGE_BYTES: usize = 4 << 20;
+/// they are read so many at a time, so that it is not overfull by much.
+const MESSAGE_STEP: u64 = 8;
 
 /// Names of the group's values in the log.
 mod name {
@@ -223,7 +227,28 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end.min(start.saturating_add(READ_ENTRIES)))
+        let end = end.min(start.saturating_add(READ_ENTRIES));
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while bytes < MESSAGE_BYTES {
+            let from = start + entries.len() as u64;
+            if from >= end {
+                break;
+            }
+            let step = self.read(from, end.min(from + MESSAGE_STEP))?;
+            if step.is_empty() {
+                break;
+            }
+            bytes += step.iter().map(size).sum::<usize>();
+            entries.extend(step);
+        }
+        Ok(entries)
+    }
+}
+
+fn size(entry: &Entry) -> usize {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(pack) => pack.size(),
+        _ => 0,
     }
 }
 

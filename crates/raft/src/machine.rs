@@ -128,6 +128,11 @@ impl Shared {
         Ok(Shared { group, state, log, clock, progress: Arc::new(progress), marks: Arc::new(marks), metrics })
     }
 
+    /// Who belongs to the group, as far as the log on this node says.
+    pub fn membership(&self) -> StoredMembership {
+        self.marks.lock().current()
+    }
+
     /// Notes that the state is durable up to `mark`.
     pub fn made_durable(&self, mark: AppliedMark) {
         let mut marks = self.marks.lock();

@@ -13,6 +13,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -23,9 +24,11 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use polity_base::{NodeId, RangeId};
+use polity_base::{Batch, NodeId, RangeId, Timestamp};
+use polity_store::state::BatchOutcome;
 use serde::{Deserialize, Serialize};
 
+use crate::contacts::Contacts;
 use crate::machine::Checkpointed;
 use crate::types::{Peer, Types, Vote};
 
@@ -40,6 +43,10 @@ pub enum Request {
     PreVote(VoteRequest<Types>),
     /// Lead the group.
     TransferLeader(TransferLeaderRequest<Types>),
+    /// You lead: order this batch.
+    Propose(Batch),
+    /// You lead: what must I have applied to read everything that is acknowledged?
+    Barrier,
 }
 
 /// What it answers.
@@ -51,6 +58,28 @@ pub enum Response {
     Vote(VoteResponse<Types>),
     /// To [`Request::TransferLeader`]
     TransferLeader(TransferLeaderResponse<Types>),
+    /// To [`Request::Propose`]
+    Proposed(Result<BatchOutcome, Declined>),
+    /// To [`Request::Barrier`]
+    Barrier(Result<Timestamp, Declined>),
+}
+
+/// Why a member does not do what only a leader can.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Declined {
+    /// It does not lead, or cannot show that it does. Nothing was done.
+    NotLeader,
+    /// The batch was handed over, and its outcome did not come back.
+    Unknown(String),
+    /// The batch is larger than a log entry may be. Nothing was done.
+    TooLarge {
+        /// Bytes of the batch
+        size: u64,
+        /// Bytes allowed
+        limit: u64,
+    },
+    /// It is stopped. Nothing was done.
+    Stopped(String),
 }
 
 /// Why a request was not answered.
@@ -86,42 +115,63 @@ impl Network for NoPeers {
     }
 }
 
-/// One group's view of the network, in openraft's terms.
+/// One group's view of the network.
+#[derive(Clone)]
 pub(crate) struct Links {
     group: RangeId,
     network: Arc<dyn Network>,
+    pub contacts: Arc<Contacts>,
 }
 
 impl Links {
-    pub fn new(group: RangeId, network: Arc<dyn Network>) -> Links {
-        Links { group, network }
+    pub fn new(group: RangeId, network: Arc<dyn Network>, contacts: Arc<Contacts>) -> Links {
+        Links { group, network, contacts }
+    }
+
+    /// Asks the member on node `to`, for `patience` at most.
+    pub async fn ask(&self, to: NodeId, request: Request, patience: Duration) -> Result<Response, CallError> {
+        let Some(peer) = self.contacts.peer(to) else {
+            return Err(CallError::Unreachable(to, "it does not belong to the group".to_owned()));
+        };
+        let call = self.network.call(self.group, to, &peer, request);
+        let answer = match tokio::time::timeout(patience, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Failed(to, format!("no answer in {patience:?}"))),
+        };
+        self.contacts.note(to, answer.is_ok());
+        answer
     }
 }
 
 impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
-    async fn new_client(&mut self, target: NodeId, node: &Peer) -> Link {
-        Link { group: self.group, to: target, peer: node.clone(), network: self.network.clone() }
+    async fn new_client(&mut self, target: NodeId, _: &Peer) -> Link {
+        Link { links: self.clone(), to: target }
     }
 }
 
 /// One group's link to one peer.
+///
+/// openraft allows an answer no longer than a heartbeat's interval. Between regions
+/// that is short, and a call that is given up is sent again in full; whether a
+/// peer is gone is for the links to say. So calls are waited for longer.
 pub(crate) struct Link {
-    group: RangeId,
+    links: Links,
     to: NodeId,
-    peer: Peer,
-    network: Arc<dyn Network>,
 }
 
+/// How long entries may take to be stored,
+const APPEND_PATIENCE: Duration = Duration::from_secs(10);
+/// and how long a vote.
+const VOTE_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Link {
-    async fn call(&self, request: Request, option: RPCOption) -> Result<Response, RPCError<Types>> {
-        let call = self.network.call(self.group, self.to, &self.peer, request);
-        match tokio::time::timeout(option.hard_ttl(), call).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error @ CallError::Unreachable(..))) => Err(RPCError::Unreachable(Unreachable::new(&error))),
-            Ok(Err(error)) => Err(RPCError::Network(NetworkError::new(&error))),
-            Err(late) => Err(RPCError::Network(NetworkError::new(&late))),
+    async fn call(&self, request: Request, patience: Duration) -> Result<Response, RPCError<Types>> {
+        match self.links.ask(self.to, request, patience).await {
+            Ok(response) => Ok(response),
+            Err(error @ CallError::Unreachable(..)) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+            Err(error) => Err(RPCError::Network(NetworkError::new(&error))),
         }
     }
 
@@ -137,20 +187,16 @@ impl RaftNetworkV2<Types> for Link {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        match self.call(Request::Append(rpc), option).await? {
+        match self.call(Request::Append(rpc), APPEND_PATIENCE).await? {
             Response::Append(response) => Ok(response),
             _ => Err(self.mismatch()),
         }
     }
 
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<Types>,
-        option: RPCOption,
-    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Request::Vote(rpc), option).await? {
+    async fn vote(&mut self, rpc: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Request::Vote(rpc), VOTE_PATIENCE).await? {
             Response::Vote(response) => Ok(response),
             _ => Err(self.mismatch()),
         }
@@ -159,9 +205,9 @@ impl RaftNetworkV2<Types> for Link {
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<Types>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Request::PreVote(rpc), option).await? {
+        match self.call(Request::PreVote(rpc), VOTE_PATIENCE).await? {
             Response::Vote(response) => Ok(response),
             _ => Err(self.mismatch()),
         }
@@ -170,9 +216,9 @@ impl RaftNetworkV2<Types> for Link {
     async fn transfer_leader(
         &mut self,
         rpc: TransferLeaderRequest<Types>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        match self.call(Request::TransferLeader(rpc), option).await? {
+        match self.call(Request::TransferLeader(rpc), VOTE_PATIENCE).await? {
             Response::TransferLeader(response) => Ok(response),
             _ => Err(self.mismatch()),
         }
@@ -187,7 +233,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let error = AnyError::error(format!(
             "{} needs entries of {} that are purged here, and rows cannot be sent to it",
-            self.to, self.group
+            self.to, self.links.group
         ));
         Err(StreamingError::Unreachable(Unreachable::new(&error)))
     }

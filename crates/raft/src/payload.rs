@@ -150,7 +150,7 @@ mod tests {
 
     fn membership() -> Membership {
         let nodes: BTreeMap<_, _> =
-            [1, 2].into_iter().map(|n| (NodeId(n), Peer { address: format!("h{n}:1") })).collect();
+            [1, 2].into_iter().map(|n| (NodeId(n), Peer { address: format!("h{n}:1"), ..Peer::default() })).collect();
         Membership::new(vec![BTreeSet::from([NodeId(1), NodeId(2)]), BTreeSet::from([NodeId(1)])], nodes).unwrap()
     }
 

@@ -57,11 +57,17 @@ pub type Vote = openraft::type_config::alias::VoteOf<Types>;
 /// What is known of a snapshot without its rows.
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 
-/// Where a member of a group is reached.
+/// Where a member of a group is reached, and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Peer {
     /// Host and port of the node's link listener; empty while the node is alone.
     pub address: String,
+    /// The region it stands in
+    pub region: String,
+    /// Where it stands in the region
+    pub zone: String,
+    /// Whether it is to be left alone by leaders and votes
+    pub draining: bool,
 }
 
 impl fmt::Display for Peer {

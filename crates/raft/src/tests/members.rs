@@ -59,7 +59,8 @@ impl Hub {
 
 async fn three() -> (Hub, BTreeMap<u64, Member>) {
     let hub = Hub::default();
-    let founders: BTreeMap<_, _> = (1..=3).map(|n| (NodeId(n), Peer { address: format!("n{n}") })).collect();
+    let founders: BTreeMap<_, _> =
+        (1..=3).map(|n| (NodeId(n), Peer { address: format!("n{n}"), ..Peer::default() })).collect();
     let mut members = BTreeMap::new();
     for node in 1..=3 {
         let network = Arc::new(Plug { hub: hub.clone(), from: NodeId(node) });
@@ -68,6 +69,7 @@ async fn three() -> (Hub, BTreeMap<u64, Member>) {
             network,
             keep_entries: 1_000,
             heartbeat: Duration::from_millis(20),
+            refuse_after: Duration::from_millis(500),
             ..GroupOptions::default()
         };
         let store = open_store(Arc::new(MemoryDisk::new(node))).await.unwrap();
@@ -105,11 +107,14 @@ async fn three_members_agree() {
     for n in 0..50u128 {
         committed(members[&first].group.propose(put(n, &n.to_string(), "v")).await.unwrap());
     }
-    let follower = if first == 1 { 2 } else { 1 };
-    let refused = members[&follower].group.propose(put(99, "k", "v")).await.unwrap_err();
-    assert!(matches!(refused, crate::Error::NotLeader { leader: Some(NodeId(n)), .. } if n == first), "{refused}");
-    let refused = members[&follower].group.read_barrier().await.unwrap_err();
-    assert_eq!(refused.class(), Class::Unavailable);
+    // Any member takes batches and reads; what it was told is there when it is asked.
+    let follower = &members[&if first == 1 { 2 } else { 1 }];
+    let at = committed(follower.group.propose(put(99, "k", "v")).await.unwrap());
+    assert_eq!(follower.value("k", at).as_deref(), Some("v"));
+    assert_eq!(follower.read("49").await.as_deref(), Some("v"));
+    // The same batch again is not done again.
+    let again = follower.group.propose(put(99, "k", "v")).await.unwrap();
+    assert_eq!(again, polity_store::state::BatchOutcome::Duplicate(at));
     let rows = members[&first].rows();
     for member in members.values() {
         while member.group.applied() < members[&first].group.applied() {
@@ -136,20 +141,97 @@ async fn the_majority_goes_on_and_the_minority_refuses() {
     assert_eq!(members[&second].read("k").await.as_deref(), Some("old"));
     committed(members[&second].group.propose(put(3, "k", "new")).await.unwrap());
     assert_eq!(members[&second].read("k").await.as_deref(), Some("new"));
-    // The old leader may believe what it likes; it cannot promise anything.
+    // The old leader may believe what it likes; it cannot promise anything, and says
+    // whom it misses.
     let refused = members[&first].group.read_barrier().await.unwrap_err();
+    let missed: Vec<NodeId> = others.iter().map(|n| NodeId(*n)).collect();
+    match &refused {
+        crate::Error::NoQuorum { unreachable, since: Some(_), .. } => assert_eq!(*unreachable, missed),
+        other => panic!("{other}"),
+    }
+    let refused = members[&first].group.propose(put(4, "k", "late")).await.unwrap_err();
     assert_eq!(refused.class(), Class::Unavailable, "{refused}");
 
+    // What was on its way when the leader was cut off is decided by the others, or
+    // once, or never; its caller is told which, or that it is not known.
     hub.heal();
-    let outcome = stranded.await.unwrap();
-    assert!(outcome.as_ref().is_err_and(|e| matches!(e.class(), Class::Unknown | Class::Unavailable)), "{outcome:?}");
+    match stranded.await.unwrap() {
+        Err(error) => assert_eq!(error.class(), Class::Unknown, "{error}"),
+        Ok(outcome) => drop(committed(outcome)),
+    }
+    members[&first].read("k").await;
+    let value = members[&first].read("k").await;
+    assert!(["new", "stranded"].contains(&value.as_deref().unwrap()), "{value:?}");
     let now = leader(&members, &[1, 2, 3]).await;
-    assert_eq!(members[&now].read("k").await.as_deref(), Some("new"));
+    let end = members[&now].group.applied();
     for member in members.values() {
-        while member.group.applied() < members[&now].group.applied() {
+        while member.group.applied() < end {
             tokio::task::yield_now().await;
         }
-        assert_eq!(member.value("k", member.group.applied()).as_deref(), Some("new"));
+        assert_eq!(member.value("k", end), members[&now].value("k", end));
     }
+    stop(hub, members).await;
+}
+
+/// A member that is not one yet, on `hub`.
+async fn newcomer(hub: &Hub, node: u64) -> Member {
+    let network = Arc::new(Plug { hub: hub.clone(), from: NodeId(node) });
+    let options = GroupOptions {
+        network,
+        keep_entries: 1_000,
+        heartbeat: Duration::from_millis(20),
+        join: true,
+        ..GroupOptions::default()
+    };
+    let member = start(open_store(Arc::new(MemoryDisk::new(node))).await.unwrap(), node, options).await.unwrap();
+    hub.inner.lock().members.insert(NodeId(node), member.group.clone());
+    member
+}
+
+#[tokio::test]
+async fn a_member_is_replaced() {
+    let (hub, mut members) = three().await;
+    let first = leader(&members, &[1, 2, 3]).await;
+    committed(members[&first].group.propose(put(1, "k", "v")).await.unwrap());
+    let lost = if first == 1 { 2 } else { 1 };
+    members.remove(&lost).unwrap().stop().await;
+    hub.inner.lock().members.remove(&NodeId(lost));
+
+    members.insert(4, newcomer(&hub, 4).await);
+    let group = &members[&first].group;
+    group.add_learner(NodeId(4), Peer { region: "here".to_owned(), ..Peer::default() }).await.unwrap();
+    // It reads as soon as it has caught up, without a vote.
+    assert_eq!(members[&4].read("k").await.as_deref(), Some("v"));
+    let voters = (1..=4).filter(|n| *n != lost).map(NodeId).collect();
+    group.change_voters(voters).await.unwrap();
+    group.remove(NodeId(lost)).await.unwrap();
+    let status = group.status();
+    assert_eq!(status.voters.len(), 3);
+    assert_eq!(status.members.iter().find(|m| m.node == NodeId(4)).unwrap().peer.region, "here");
+    assert!(!status.members.iter().any(|m| m.node == NodeId(lost)));
+    // Its vote counts: without another one the group goes on.
+    let third = 6 - first - lost;
+    hub.cut_off(third);
+    committed(members[&4].group.propose(put(2, "k", "w")).await.unwrap());
+    hub.heal();
+    stop(hub, members).await;
+}
+
+#[tokio::test]
+async fn leadership_is_handed_on_and_nobody_notices() {
+    let (hub, members) = three().await;
+    let first = leader(&members, &[1, 2, 3]).await;
+    let next = first % 3 + 1;
+    let writer = {
+        let group = members[&(next % 3 + 1)].group.clone();
+        tokio::spawn(async move {
+            for n in 0..200u128 {
+                committed(group.propose(put(n, "k", &n.to_string())).await.unwrap());
+            }
+        })
+    };
+    members[&first].group.transfer_leader(NodeId(next)).await.unwrap();
+    writer.await.unwrap();
+    assert_eq!(members[&first].read("k").await.as_deref(), Some("199"));
     stop(hub, members).await;
 }
