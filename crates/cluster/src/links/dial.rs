@@ -37,8 +37,10 @@ const GREETING: usize = 4096;
 
 type Dialled = (Arc<Connection>, Ends<TlsStream<TcpStream>>);
 
-/// Starts the task that keeps a connection, if it does not run yet.
-pub fn start(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic) {
+/// Says that a connection to `address` is wanted; starts the task that keeps it, if it
+/// does not run yet.
+pub fn want(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str) {
+    peer.outbound(traffic).want(address);
     let started = &peer.outbound(traffic).started;
     if !started.load(Ordering::Relaxed) && !started.swap(true, Ordering::Relaxed) {
         hub.spawn(keep(hub.clone(), peer.clone(), traffic));

@@ -160,6 +160,27 @@ pub fn decode(mut frame: Bytes) -> Result<Vec<Message>, Malformed> {
     Ok(messages)
 }
 
+/// Has postcard write where the frame is.
+struct Sink<'a>(&'a mut BytesMut);
+
+impl postcard::ser_flavors::Flavor for Sink<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.put_u8(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.put_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// Collects messages into one frame.
 #[derive(Default)]
 pub struct Frame {
@@ -180,8 +201,7 @@ impl Frame {
         }
         let head = (&message.kind, message.body.len() as u32);
         // Kinds hold numbers and texts, which are always written.
-        let head = postcard::to_allocvec(&head).unwrap_or_default();
-        self.buffer.put_slice(&head);
+        let _ = postcard::serialize_with_flavor(&head, Sink(&mut self.buffer));
         self.messages += 1;
     }
 

@@ -354,10 +354,10 @@ impl Links {
             return Err(CallError::Unreachable { to, why: "it is this node itself".to_owned() });
         }
         let peer = self.hub.peer(to);
-        // The control connection also tells whether the peer lives.
-        for wanted in [Traffic::Control, traffic] {
-            peer.outbound(wanted).want(address);
-            dial::start(&self.hub, &peer, wanted);
+        dial::want(&self.hub, &peer, traffic, address);
+        if traffic == Traffic::Bulk {
+            // It is the control connection that tells whether the peer lives.
+            dial::want(&self.hub, &peer, Traffic::Control, address);
         }
         let connection = peer.outbound(traffic).connection(to, self.hub.limits.dial_wait).await?;
         connection.call(service, request).await

@@ -90,13 +90,9 @@ impl Outbound {
 
     /// Says that the peer is to be called at `address`.
     pub fn want(&self, address: &str) {
-        self.address.send_if_modified(|known| {
-            let other = known != address;
-            if other {
-                address.clone_into(known);
-            }
-            other
-        });
+        if *self.address.borrow() != address {
+            self.address.send_replace(address.to_owned());
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
         if matches!(*self.state.borrow(), State::Idle) {
             self.wanted.notify_one();
@@ -113,6 +109,9 @@ impl Outbound {
 
     /// The connection, waiting up to `patience` for one that is being made.
     pub async fn connection(&self, to: NodeId, patience: Duration) -> Result<Arc<Connection>, CallError> {
+        if let Some(connection) = self.up() {
+            return Ok(connection);
+        }
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| match state {
             State::Up(connection, _) => !connection.is_over(),

@@ -91,7 +91,7 @@ impl Handler for RaftAnswers {
     async fn answer(&self, _: NodeId, request: Bytes) -> Result<Bytes, Refusal> {
         let (range, request): (RangeId, Request) = decode(&request).map_err(Refusal::Malformed)?;
         if range != self.group.id() {
-            return Err(Refusal::Failed(format!("{range} has no member here")));
+            return Err(Refusal::NoService);
         }
         let response = self.group.answer(request).await.map_err(|e| Refusal::Failed(e.to_string()))?;
         encode(&response).map_err(Refusal::Failed)
