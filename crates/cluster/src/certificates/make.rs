@@ -32,6 +32,8 @@ const MOST_DAYS: u32 = 365 * 1000;
 pub struct Authority {
     cluster: u128,
     certificate: PathBuf,
+    /// Until when it is valid, in seconds since 1970
+    not_after: u64,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -53,12 +55,12 @@ impl Authority {
             }
         }
         let mut params = authority(cluster)?;
-        validity(&mut params, now, days)?;
+        let not_after = validity(&mut params, now, days, u64::MAX)?;
         let pair = KeyPair::generate().map_err(failed)?;
         let made =
             Made { certificate: params.self_signed(&pair).map_err(failed)?.pem(), private_key: pair.serialize_pem() };
         made.write(&certificate, &key)?;
-        Ok(Authority { cluster, certificate, issuer: Issuer::new(params, pair) })
+        Ok(Authority { cluster, certificate, not_after, issuer: Issuer::new(params, pair) })
     }
 
     /// The authority that `folder` holds.
@@ -72,7 +74,8 @@ impl Authority {
         };
         let text = fs::read_to_string(&key).map_err(|e| Error::file(&key, e))?;
         let pair = KeyPair::from_pem(&text).map_err(|e| Error::file(&key, e))?;
-        Ok(Authority { cluster, certificate, issuer: Issuer::new(authority(cluster)?, pair) })
+        let not_after = u64::try_from(particulars.not_after).unwrap_or(0);
+        Ok(Authority { cluster, certificate, not_after, issuer: Issuer::new(authority(cluster)?, pair) })
     }
 
     /// The authority that `folder` holds, or a new one for `cluster`.
@@ -99,15 +102,16 @@ impl Authority {
         &self.certificate
     }
 
-    /// Makes a certificate for `node`, valid for `days`, under which it serves
-    /// clients that reach it by one of `names` (DNS names and addresses), and talks
-    /// to other nodes.
+    /// Makes a certificate for `node`, valid for `days` (as far as the authority is),
+    /// under which it serves clients that reach it by one of `names` (DNS names and
+    /// addresses), and talks to other nodes.
     pub fn node(&self, node: NodeId, names: &[String], days: u32, now: Timestamp) -> Result<Made, Error> {
         let uses = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(Holder::Node(node), format!("Polity node {}", node.0), names, uses, days, now)
     }
 
-    /// Makes a certificate for the client `name`, valid for `days`.
+    /// Makes a certificate for the client `name`, valid for `days` (as far as the
+    /// authority is).
     pub fn client(&self, name: &str, days: u32, now: Timestamp) -> Result<Made, Error> {
         if !is_client(name) {
             return Err(Error::Make(format!("a client is named by 1 to 63 of a-z A-Z 0-9 . _ -, not {name:?}")));
@@ -131,7 +135,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = uses;
         params.use_authority_key_identifier_extension = true;
-        validity(&mut params, now, days)?;
+        validity(&mut params, now, days, self.not_after)?;
         let pair = KeyPair::generate().map_err(failed)?;
         let certificate = params.signed_by(&pair, &self.issuer).map_err(failed)?;
         Ok(Made { certificate: certificate.pem(), private_key: pair.serialize_pem() })
@@ -174,17 +178,67 @@ fn uri(name: &Name) -> Result<SanType, Error> {
     Ok(SanType::URI(name.to_string().try_into().map_err(failed)?))
 }
 
-fn validity(params: &mut CertificateParams, now: Timestamp, days: u32) -> Result<(), Error> {
+/// Sets from when and until when, the latter in seconds since 1970 and not after
+/// `latest`: nobody believes a certificate longer than the one that signed it.
+fn validity(params: &mut CertificateParams, now: Timestamp, days: u32, latest: u64) -> Result<u64, Error> {
     if days == 0 || days > MOST_DAYS {
         return Err(Error::Make(format!("a certificate is valid for 1 to {MOST_DAYS} days, not {days}")));
     }
     let now = now.0 / 1_000_000_000;
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + Duration::from_secs(now.saturating_sub(DAY_SECONDS));
-    params.not_after = epoch + Duration::from_secs(now + u64::from(days) * DAY_SECONDS);
-    Ok(())
+    let not_after = (now + u64::from(days) * DAY_SECONDS).min(latest);
+    if not_after <= now {
+        return Err(Error::Make("the authority that is to sign it has run out".to_owned()));
+    }
+    params.not_after = epoch + Duration::from_secs(not_after);
+    Ok(not_after)
 }
 
 fn failed(error: rcgen::Error) -> Error {
     Error::Make(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000_000);
+    const DAY: u64 = DAY_SECONDS * 1_000_000_000;
+
+    fn days_left(made: &Made, now: Timestamp) -> i64 {
+        let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
+        (Particulars::read(&der).unwrap().not_after - now.unix_micros() / 1_000_000) / DAY_SECONDS as i64
+    }
+
+    #[test]
+    fn nothing_outlives_its_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        Authority::create(folder.path(), 1, 100, NOW).unwrap();
+        let authority = Authority::open(folder.path()).unwrap();
+        let node = |days, now| authority.node(NodeId(1), &[], days, now);
+        assert_eq!(days_left(&node(50, NOW).unwrap(), NOW), 50);
+        assert_eq!(days_left(&authority.client("ada", 200, NOW).unwrap(), NOW), 100);
+        let later = Timestamp(NOW.0 + 99 * DAY);
+        assert_eq!(days_left(&node(365, later).unwrap(), later), 1);
+        let error = node(365, Timestamp(NOW.0 + 101 * DAY)).err().unwrap().to_string();
+        assert!(error.contains("has run out"), "{error}");
+        assert!(node(0, NOW).is_err() && node(MOST_DAYS + 1, NOW).is_err());
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), 1, 100, NOW).unwrap();
+        assert!(Authority::create(folder.path(), 2, 100, NOW).is_err());
+        assert_eq!(Authority::open_or_create(folder.path(), 2, 100, NOW).unwrap().cluster(), 1);
+        let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+        let write = || authority.node(NodeId(1), &[], 1, NOW).unwrap().write(&certificate, &key);
+        write().unwrap();
+        let first = fs::read(&key).unwrap();
+        assert!(write().is_err());
+        fs::remove_file(&certificate).unwrap();
+        assert!(write().is_err(), "the key is there still");
+        assert_eq!(fs::read(&key).unwrap(), first);
+    }
 }

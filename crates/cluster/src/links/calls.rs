@@ -70,6 +70,11 @@ impl Calls {
         self.serving.lock().values().sum()
     }
 
+    /// How many are on their way, in whichever direction.
+    pub fn under_way(&self) -> usize {
+        self.waiting() + self.being_answered()
+    }
+
     /// Takes in an answer.
     pub fn answered(&self, id: u64, answer: Answered) {
         // An unknown one was abandoned.
@@ -136,7 +141,7 @@ impl Connection {
             Traffic::Bulk => {
                 let room = async {
                     let budget = self.calls.outgoing.clone().acquire_many_owned(wanted).await.map_err(|_| over())?;
-                    self.queue.send(Queued { message, _budget: Some(budget) }).await.map_err(|_| over())
+                    self.queue.send(Queued { message, budget: Some(budget) }).await.map_err(|_| over())
                 };
                 tokio::select! {
                     done = room => done,
@@ -145,7 +150,7 @@ impl Connection {
             }
             Traffic::Control => {
                 let budget = self.calls.outgoing.clone().try_acquire_many_owned(wanted).map_err(|_| full())?;
-                self.queue.try_send(Queued { message, _budget: Some(budget) }).map_err(|e| match e {
+                self.queue.try_send(Queued { message, budget: Some(budget) }).map_err(|e| match e {
                     mpsc::error::TrySendError::Full(_) => full(),
                     mpsc::error::TrySendError::Closed(_) => over(),
                 })
@@ -204,7 +209,7 @@ impl Connection {
         let wanted = self.calls.permits(&message.body);
         let room = async {
             if let Ok(budget) = self.calls.outgoing.clone().acquire_many_owned(wanted).await {
-                let _ = self.queue.send(Queued { message, _budget: Some(budget) }).await;
+                let _ = self.queue.send(Queued { message, budget: Some(budget) }).await;
             }
         };
         tokio::select! {

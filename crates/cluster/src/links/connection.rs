@@ -18,12 +18,15 @@ use tokio::time::Instant;
 use super::calls::Calls;
 use super::frame::{self, Frame, Kind, Message};
 use super::hub::Hub;
+use super::passage::Passage;
 use super::peer::{Counters, Peer};
 use super::refused::Reason;
 use super::{Service, Traffic, Way};
 
 /// Frames are written once they have so many bytes.
 const FULL_FRAME: usize = 64 * 1024;
+/// Bytes that must be free in the buffer that is read into.
+const LEAST_ROOM: usize = 8 * 1024;
 /// A body from which on it is written as it is, not copied into the frame.
 const LARGE_BODY: usize = 32 * 1024;
 /// Messages that may wait to be written.
@@ -73,13 +76,14 @@ impl End {
 /// A message on its way out, with what it holds of the budget.
 pub(super) struct Queued {
     pub message: Message,
-    pub _budget: Option<OwnedSemaphorePermit>,
+    /// Given back when the message is handed over
+    pub budget: Option<OwnedSemaphorePermit>,
 }
 
 impl Queued {
     /// One that no budget counts: small, and few.
     pub fn small(message: Message) -> Queued {
-        Queued { message, _budget: None }
+        Queued { message, budget: None }
     }
 }
 
@@ -244,59 +248,64 @@ impl Connection {
 
     async fn write<S: AsyncWrite>(&self, mut writer: WriteHalf<S>, mut queued: mpsc::Receiver<Queued>) -> End {
         let mut passage = self.hub.passage(&self.peer, Way::Outgoing);
-        let mut frame = Frame::default();
         let mut ended = pin!(self.ended());
         loop {
             let first = tokio::select! {
                 message = queued.recv(), if passage.has_room() => match message {
-                    Some(Queued { message, _budget }) => passage.admit(message).map(|message| (message, _budget)),
+                    Some(Queued { message, budget }) => passage.admit(message).map(|message| Queued { message, budget }),
                     None => return End::Stopped,
                 },
-                message = passage.due() => Some((message, None)),
+                message = passage.due() => Some(Queued::small(message)),
                 end = &mut ended => {
                     if let Some(goodbye) = end.goodbye().and_then(|goodbye| passage.admit(goodbye)) {
-                        frame.push(&goodbye);
-                        let _ = self.write_frame(&mut writer, &mut frame).await;
+                        let _ = writer.write_all(&Frame::of_one(&goodbye)).await;
                     }
                     let _ = writer.shutdown().await;
                     return End::Stopped;
                 }
             };
-            // Budgets are given back once the bytes are handed over.
-            let mut budgets = Vec::new();
-            let mut next = first;
-            let written = loop {
-                if let Some((message, budget)) = next {
-                    budgets.push(budget);
-                    if message.body.len() >= LARGE_BODY {
-                        let large = self.write_frame(&mut writer, &mut frame).await;
-                        let large = match large {
-                            Ok(()) => self.write_large(&mut writer, &message).await,
-                            failed => failed,
-                        };
-                        if large.is_err() {
-                            break large;
-                        }
-                    } else {
-                        frame.push(&message);
-                    }
-                }
-                if frame.bytes() >= FULL_FRAME || frame.messages() >= frame::MOST_MESSAGES || !passage.has_room() {
-                    break Ok(());
-                }
-                match queued.try_recv() {
-                    Ok(Queued { message, _budget }) => next = passage.admit(message).map(|m| (m, _budget)),
-                    Err(_) => break Ok(()),
-                }
-            };
-            let flushed = match written {
-                Ok(()) => self.write_frame(&mut writer, &mut frame).await,
-                failed => failed,
-            };
-            if let Err(error) = async { flushed.and(writer.flush().await) }.await {
+            let written = self.write_all(&mut writer, &mut queued, &mut passage, first).await;
+            if let Err(error) = async { written.and(writer.flush().await) }.await {
                 return End::Closed(error.to_string());
             }
         }
+    }
+
+    /// Writes `next` and whatever else waits, in as few frames as possible. What the
+    /// messages hold of the budget is given back once all are handed over.
+    async fn write_all<S: AsyncWrite>(
+        &self,
+        writer: &mut WriteHalf<S>,
+        queued: &mut mpsc::Receiver<Queued>,
+        passage: &mut Passage,
+        mut next: Option<Queued>,
+    ) -> std::io::Result<()> {
+        let (mut frame, mut budgets, mut yielded) = (Frame::default(), Vec::new(), false);
+        loop {
+            if let Some(Queued { message, budget }) = next {
+                budgets.push(budget);
+                if message.body.len() >= LARGE_BODY {
+                    self.write_frame(writer, &mut frame).await?;
+                    self.write_large(writer, &message).await?;
+                } else {
+                    frame.push(&message);
+                }
+            }
+            if frame.bytes() >= FULL_FRAME || frame.messages() >= frame::MOST_MESSAGES || !passage.has_room() {
+                break;
+            }
+            next = match queued.try_recv() {
+                Ok(Queued { message, budget }) => passage.admit(message).map(|message| Queued { message, budget }),
+                // Others who are about to say something share the frame.
+                Err(_) if !yielded && self.calls.under_way() > frame.messages() => {
+                    yielded = true;
+                    tokio::task::yield_now().await;
+                    None
+                }
+                Err(_) => break,
+            };
+        }
+        self.write_frame(writer, &mut frame).await
     }
 
     async fn write_frame<S: AsyncWrite>(&self, writer: &mut WriteHalf<S>, frame: &mut Frame) -> std::io::Result<()> {
@@ -349,7 +358,10 @@ impl Connection {
                     }
                 }
             }
-            buffer.reserve(FULL_FRAME);
+            // A buffer whose messages are still in use is not moved, but left to them.
+            if buffer.capacity() - buffer.len() < LEAST_ROOM {
+                buffer.reserve(FULL_FRAME);
+            }
             tokio::select! {
                 read = reader.read_buf(&mut buffer), if passage.has_room() => match read {
                     Ok(0) => return End::Closed("by the peer".to_owned()),

@@ -108,10 +108,11 @@ impl Hub {
 
     /// Runs a task until it ends or the links stop.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut stop = self.stopping();
+        // Moved once: on its way to the runtime a future is copied several times.
+        let (mut stop, mut task) = (self.stopping(), Box::pin(task));
         self.spawn_whole(async move {
             tokio::select! {
-                () = task => {}
+                () = &mut task => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         });

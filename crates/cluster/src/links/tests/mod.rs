@@ -58,7 +58,7 @@ pub struct World {
 impl World {
     pub fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::create(&folder.path().join("ca"), CLUSTER, 30, NOW).unwrap();
+        let authority = Authority::create(&folder.path().join("ca"), CLUSTER, 60, NOW).unwrap();
         World { folder, authority, clock: Arc::new(SetClock(AtomicU64::new(NOW.0))) }
     }
 
