@@ -70,7 +70,8 @@ pub struct Limits {
     pub row_cache_bytes: usize,
     /// Bytes of recent log entries kept in memory
     pub log_cache_bytes: usize,
-    /// Bytes that all running queries together may hold before they spill
+    /// Bytes that all running queries together may hold before they spill; a quarter
+    /// of them keeps columns of the tables that queries scan
     pub query_memory_bytes: usize,
     /// Connections at once
     pub connections: usize,

@@ -58,6 +58,12 @@ pub trait Snapshot: Send + Sync + 'static {
 
     /// The rows of `span` at `at`, in the order of their keys or against it.
     fn scan(&self, span: &Span, at: Timestamp, direction: Direction) -> Result<Box<dyn Rows>, Error>;
+
+    /// The keys of `span` that were written after `since`, deleted ones included, in
+    /// order; also such as were written after the snapshot was taken. All other keys
+    /// read the same at any time from `since` up to the snapshot's. `None` when there
+    /// are more than `most`, or when it is not known any more.
+    fn written_since(&self, span: &Span, since: Timestamp, most: usize) -> Option<Vec<Key>>;
 }
 
 /// Rows one after the other.

@@ -1,7 +1,7 @@
 //! The strong guarantee: a Raft group that orders batches, and the versioned
 //! rows they are applied to.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,7 +52,7 @@ impl Replica for StrongReplica {
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {
-        Ok(Arc::new(self.state.snapshot()?))
+        Ok(Arc::new(Seen::of(&self.state)?))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, Error> {
@@ -87,13 +87,32 @@ pub(crate) fn change(answer: Answer) -> Change {
     }
 }
 
-impl Snapshot for Reader {
+/// A snapshot of the store's rows.
+pub(crate) struct Seen {
+    reader: Reader,
+    /// Asked for what changed. A snapshot that outlives the node does not keep its
+    /// files open.
+    state: Weak<State>,
+}
+
+impl Seen {
+    /// The rows of `state` as they are now.
+    pub fn of(state: &Arc<State>) -> Result<Seen, Error> {
+        Ok(Seen { reader: state.snapshot()?, state: Arc::downgrade(state) })
+    }
+}
+
+impl Snapshot for Seen {
     fn get(&self, key: &[u8], at: Timestamp) -> Result<Option<Bytes>, Error> {
-        Ok(Reader::get(self, key, at)?.map(|(value, _)| value))
+        Ok(self.reader.get(key, at)?.map(|(value, _)| value))
     }
 
     fn scan(&self, span: &Span, at: Timestamp, direction: Direction) -> Result<Box<dyn Rows>, Error> {
-        Ok(Box::new(self.scan_directed(span, at, direction)?))
+        Ok(Box::new(self.reader.scan_directed(span, at, direction)?))
+    }
+
+    fn written_since(&self, span: &Span, since: Timestamp, most: usize) -> Option<Vec<Key>> {
+        self.state.upgrade()?.written_since(span, since, most)
     }
 }
 

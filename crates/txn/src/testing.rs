@@ -27,6 +27,8 @@ type Versions = Vec<(Timestamp, Option<Bytes>)>;
 struct State {
     rows: BTreeMap<Key, Versions>,
     applied: Timestamp,
+    /// What was cleared, and when
+    clears: Vec<(Timestamp, Span)>,
 }
 
 /// All versions of all rows, in memory. Clones are the same replica.
@@ -141,6 +143,7 @@ impl State {
                 Operation::Delete { key } => (key, None),
                 Operation::Clear { span } => {
                     self.rows.retain(|key, _| !span.contains(key));
+                    self.clears.push((at, span.clone()));
                     continue;
                 }
             };
@@ -175,6 +178,15 @@ impl Snapshot for MemoryReplica {
     fn scan(&self, span: &Span, at: Timestamp, direction: Direction) -> Result<Box<dyn Rows>, Error> {
         let rows = MemoryRows { state: self.state.clone(), remaining: span.clone(), at, direction };
         Ok(Box::new(rows))
+    }
+
+    fn written_since(&self, span: &Span, since: Timestamp, most: usize) -> Option<Vec<Key>> {
+        let state = self.state.read();
+        let is_later = |versions: &Versions| versions.last().is_some_and(|(at, _)| *at > since);
+        let keys: Vec<Key> =
+            range(&state.rows, span).filter(|(_, versions)| is_later(versions)).map(|(key, _)| key.clone()).collect();
+        let cleared = state.clears.iter().any(|(at, cleared)| *at > since && cleared.overlaps(span));
+        (keys.len() <= most && !cleared).then_some(keys)
     }
 }
 

@@ -68,6 +68,35 @@ impl View {
         })
     }
 
+    /// The same view without the transaction's own writes, leaving no trace.
+    pub fn committed(&self) -> View {
+        View { own: None, ..self.untracked() }
+    }
+
+    /// Notes that all keys of `span` are read, by other means than this view's.
+    pub fn note_read(&self, span: &Span) {
+        if let Some(reads) = &self.reads {
+            reads.span(span.start.clone(), span.end.clone());
+        }
+    }
+
+    /// The keys of `span` that the transaction itself wrote or deleted, in order.
+    /// `None` when there are more than `most`.
+    pub fn own_keys(&self, span: &Span, most: usize) -> Option<Vec<Key>> {
+        let Some(own) = &self.own else { return Some(Vec::new()) };
+        let guard = own.read();
+        let keys: Vec<Key> =
+            guard.range(span, Direction::Ascending).map(|(key, _)| key.clone()).take(most.saturating_add(1)).collect();
+        (keys.len() <= most).then_some(keys)
+    }
+
+    /// The keys of `span` whose committed values may differ between `at`, a time
+    /// that could be read when somebody did, and this view, in order. `None` when
+    /// there are more than `most`, or when it is not known any more.
+    pub fn written_between(&self, span: &Span, at: Timestamp, most: usize) -> Option<Vec<Key>> {
+        self.snapshot.as_ref()?.written_since(span, at.min(self.read_at), most)
+    }
+
     fn snapshot(&self) -> Result<&dyn Snapshot, Error> {
         self.snapshot.as_deref().ok_or(Error::Misuse("a read before the first statement"))
     }

@@ -22,6 +22,7 @@ use polity_txn::View;
 use super::bind::scope::Output;
 use super::bind::{Binder, BoundQuery};
 use super::run::{self, Rows, Running, unpanicked, unpanicked_now};
+use super::scan::columns::{ColumnCache, Limits};
 use super::scan::estimates::Estimates;
 use super::scan::{PARALLEL_ROWS, RunState, StoredTable};
 use super::{PlanInput, Planned, RunEnv, errors};
@@ -32,8 +33,12 @@ use crate::session::{Column, EngineOptions, RowStream, Verb};
 pub struct Planner {
     template: SessionState,
     estimates: Arc<Estimates>,
+    columns: Arc<ColumnCache>,
     cores: usize,
 }
+
+/// This part of the memory for queries is for columns of tables they read.
+const COLUMNS_SHARE: usize = 4;
 
 /// What running a plan takes.
 pub(super) struct Work {
@@ -65,8 +70,9 @@ impl Planner {
         settings.execution.collect_statistics = false;
         let disk =
             DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]));
+        let columns = options.query_memory / COLUMNS_SHARE;
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory)))
+            .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory - columns)))
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(errors::of)?;
@@ -75,7 +81,8 @@ impl Planner {
             .with_runtime_env(runtime)
             .with_analyzer_rules(vec![Arc::new(ResolveGroupingFunction::new())])
             .build();
-        Ok(Planner { template, estimates: Arc::default(), cores })
+        let columns = Arc::new(ColumnCache::new(Limits::of_bytes(columns)));
+        Ok(Planner { template, estimates: Arc::default(), columns, cores })
     }
 
     /// Row counts of stored tables.
@@ -148,7 +155,12 @@ impl Planner {
             true => run::values(parameters, &planned.parameters, env.transaction_time),
             false => HashMap::new(),
         };
-        let state = RunState { view: view.clone(), watch: env.watch.clone(), estimates: self.estimates.clone() };
+        let state = RunState {
+            view: view.clone(),
+            watch: env.watch.clone(),
+            estimates: self.estimates.clone(),
+            columns: self.columns.clone(),
+        };
         let large = |storage: &IndexId| self.estimates.rows(*storage, view).is_ok_and(|rows| rows >= PARALLEL_ROWS);
         let parallel = !work.sequential && self.cores > 1 && work.reads.iter().any(large);
         let partitions = if parallel { self.cores } else { 1 };

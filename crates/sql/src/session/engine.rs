@@ -27,7 +27,8 @@ pub struct EngineOptions {
     /// Its password, stored as a SCRAM verifier
     pub password: String,
     /// How many bytes all running queries together may hold in memory before
-    /// they spill or are refused
+    /// they spill or are refused; a quarter of them keeps columns of the tables
+    /// they scan
     pub query_memory: usize,
     /// Where queries spill to
     pub spill_folder: std::path::PathBuf,

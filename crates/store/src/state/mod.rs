@@ -67,9 +67,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use polity_base::seams::Entropy;
-use polity_base::{RangeId, Span, Timestamp};
+use polity_base::{Key, RangeId, Span, Timestamp};
 use redb::Database;
 use tokio::sync::watch;
 
@@ -216,6 +217,22 @@ impl State {
                 (Answer::Unchanged, Answer::Unchanged) => Answer::Unchanged,
             }
         })
+    }
+
+    /// The keys of `span` that were written after `since`, deleted ones included, in
+    /// order, as far as applied here. `None` when there are more than `most`, or when
+    /// it is not known: `since` is too long ago, or a batch of very many keys wrote
+    /// there, of which only the span is remembered.
+    pub fn written_since(&self, span: &Span, since: Timestamp, most: usize) -> Option<Vec<Key>> {
+        let mut keys = Vec::new();
+        let groups = self.groups.read();
+        if !groups.values().all(|group| group.window.read().written_since(span, since, most, &mut keys)) {
+            return None;
+        }
+        let mut keys: Vec<Key> = keys.into_iter().map(|key| Key(Bytes::copy_from_slice(&key))).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Some(keys)
     }
 
     /// When `key` was last written or deleted, as far as applied here; `None` if

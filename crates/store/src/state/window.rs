@@ -182,6 +182,29 @@ impl Window {
         }
     }
 
+    /// Adds to `keys` those of `span` that were written after `since`, deleted ones
+    /// included, in no order. `false` when that is not known, or when there are more
+    /// than `most`: what is in `keys` then means nothing.
+    pub fn written_since(&self, span: &Span, since: Timestamp, most: usize, keys: &mut Vec<Arc<[u8]>>) -> bool {
+        if span.is_empty() {
+            return true;
+        }
+        let (start, end): (&[u8], &[u8]) = (&span.start, &span.end);
+        let spans = self.spans.iter().rev().take_while(|(at, ..)| *at > since);
+        if since < self.floor || spans.into_iter().any(|(_, s, e)| &**s < end && start < &**e) {
+            return false;
+        }
+        let (first, last) = (index_of(start), index_of(end));
+        if self.by_index.range(first..=last).all(|(_, at)| *at <= since) {
+            return true;
+        }
+        let before = keys.len();
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        let later = self.newest.range::<[u8], _>(range).filter(|(_, at)| **at > since);
+        keys.extend(later.map(|(key, _)| key.clone()).take(most.saturating_add(1)));
+        keys.len() - before <= most
+    }
+
     /// When a key from `start` to `end` was written last, if that is after `since`.
     fn newest_key(&self, start: &[u8], end: &[u8], since: Timestamp) -> Option<Timestamp> {
         let (first, last) = (index_of(start), index_of(end));

@@ -485,3 +485,44 @@ proptest! {
         });
     }
 }
+
+/// Commits in a row: the keys each writes or deletes.
+fn commits() -> impl Strategy<Value = Vec<BTreeMap<u8, Option<i64>>>> {
+    let writes = proptest::collection::btree_map(0u8..12, proptest::option::of(0i64..100), 0..4);
+    proptest::collection::vec(writes, 1..20)
+}
+
+proptest! {
+    /// On the store's rows, which are checkpointed and collected on the way: what two
+    /// views see differs at most where something is said to be written in between.
+    #[test]
+    fn what_was_not_written_in_between_reads_the_same(commits in commits(), most in 0usize..12) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let database = database_on(super::local::LocalReplica::restless(), Options::default());
+            let name = |k: u8| char::from(b'a' + k).to_string();
+            let mut views = vec![begin(&database, TransactionOptions::default()).await.view()];
+            for commit in commits {
+                let mut t = begin(&database, TransactionOptions::default()).await;
+                for (k, v) in commit {
+                    match v {
+                        Some(v) => t.put(key(&name(k)), number(v)).unwrap(),
+                        None => t.delete(key(&name(k))).unwrap(),
+                    }
+                }
+                t.commit().await.unwrap();
+                views.push(begin(&database, TransactionOptions::default()).await.view());
+            }
+            let span = Span { start: key("b"), end: key("k") };
+            for (one, other) in views.iter().flat_map(|one| views.iter().map(move |other| (one, other))) {
+                let written = one.written_between(&span, other.read_at(), 12).unwrap();
+                assert!(written.is_sorted() && written.iter().all(|k| span.contains(k)));
+                let few = one.written_between(&span, other.read_at(), most);
+                assert_eq!(few.is_some(), written.len() <= most);
+                for k in (1..10).filter(|k| !written.contains(&key(&name(*k)))) {
+                    assert_eq!(value(one, &name(k)), value(other, &name(k)));
+                }
+            }
+        });
+    }
+}

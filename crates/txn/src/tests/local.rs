@@ -10,14 +10,14 @@ use polity_store::disk::MemoryDisk;
 use polity_store::seal::{Keyring, MasterKey};
 use polity_store::state::{BatchOutcome, EntryBody, EntryOutcome, OrderedEntry, State, StateOptions};
 
-use crate::strong::{change, outcome};
+use crate::strong::{Seen, change, outcome};
 use crate::testing::seams;
 use crate::*;
 
 const RANGE: RangeId = RangeId(1);
 
 pub(crate) struct LocalReplica {
-    state: State,
+    state: Arc<State>,
     index: Mutex<u64>,
     restless: bool,
 }
@@ -29,7 +29,7 @@ impl LocalReplica {
         let keys = Keyring::open(&disk, &MasterKey::generate(&*entropy), &*entropy).unwrap();
         let options = StateOptions { retention: Duration::ZERO, cache_bytes: 1 << 20, ..Default::default() };
         let state = State::open(Arc::new(disk), &keys, entropy, options).unwrap();
-        LocalReplica { state, index: Mutex::new(0), restless: false }
+        LocalReplica { state: Arc::new(state), index: Mutex::new(0), restless: false }
     }
 
     /// One that often makes its rows durable and collects what is old.
@@ -71,7 +71,7 @@ impl Replica for LocalReplica {
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {
-        Ok(Arc::new(self.state.snapshot()?))
+        Ok(Arc::new(Seen::of(&self.state)?))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, Error> {

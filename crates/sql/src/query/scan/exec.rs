@@ -3,7 +3,8 @@
 //! The spans to read lie in one queue, in key order, and the partitions of the
 //! scan take them one by one: whoever is done first takes the next, so that a
 //! bad guess about where the rows are costs little. Each partition's rows come
-//! in key order.
+//! in key order. A scan of a whole table takes pieces of the column cache instead
+//! (see [`super::columns`]).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,6 +30,7 @@ use polity_base::key::Direction;
 use polity_base::{Key, Span};
 use polity_txn::{View, ViewScan};
 
+use super::columns::{Columns, Filling, Piece};
 use super::decode::Decoder;
 use super::estimates::Estimates;
 use crate::catalog::model::Table;
@@ -58,6 +60,8 @@ pub struct Reading {
     pub spans: Vec<Span>,
     /// Whether the spans are the whole table
     pub whole: bool,
+    /// The whole table by way of the column cache, instead of the spans
+    pub columns: Option<Columns>,
     /// Rows to give up to
     pub limit: Option<usize>,
     /// About how many rows there will be
@@ -80,8 +84,11 @@ struct Runs {
     queues: Vec<Arc<Queue>>,
 }
 
+#[derive(Default)]
 struct Queue {
+    /// Spans, or pieces of the column cache, that nobody has taken yet
     spans: Mutex<VecDeque<Span>>,
+    pieces: Mutex<VecDeque<Piece>>,
     rows: AtomicU64,
     open: AtomicUsize,
     given: AtomicUsize,
@@ -91,7 +98,8 @@ impl ScanExec {
     /// A scan in `partitions` parts whose rows have these orders.
     pub fn new(reading: Reading, partitions: usize, orders: Vec<LexOrdering>) -> ScanExec {
         let schema = reading.decoder.schema().clone();
-        let partitions = partitions.clamp(1, reading.spans.len().max(1));
+        let pieces = reading.columns.as_ref().map_or(reading.spans.len(), |columns| columns.pieces.len());
+        let partitions = partitions.clamp(1, pieces.max(1));
         let equivalences = EquivalenceProperties::new_with_orderings(schema, orders);
         let properties = PlanProperties::new(
             equivalences,
@@ -116,21 +124,17 @@ impl ScanExec {
             None => 0,
         };
         while runs.queues.len() <= run {
+            let pieces = self.reading.columns.iter().flat_map(|columns| columns.pieces.iter().cloned());
+            let spans = self.reading.spans.iter().cloned();
             runs.queues.push(Arc::new(Queue {
-                spans: Mutex::new(self.reading.spans.iter().cloned().collect()),
-                rows: AtomicU64::new(0),
+                spans: Mutex::new(spans.collect()),
+                pieces: Mutex::new(pieces.collect()),
                 open: AtomicUsize::new(partitions),
-                given: AtomicUsize::new(0),
+                ..Queue::default()
             }));
         }
-        runs.queues.get(run).cloned().unwrap_or_else(|| {
-            Arc::new(Queue {
-                spans: Mutex::default(),
-                rows: AtomicU64::new(0),
-                open: AtomicUsize::new(1),
-                given: AtomicUsize::new(0),
-            })
-        })
+        let nothing = || Arc::new(Queue { open: AtomicUsize::new(1), ..Queue::default() });
+        runs.queues.get(run).cloned().unwrap_or_else(nothing)
     }
 }
 
@@ -139,6 +143,7 @@ struct Scan {
     reading: Arc<Reading>,
     queue: Arc<Queue>,
     current: Option<ViewScan>,
+    filling: Option<Filling>,
     finished: bool,
 }
 
@@ -149,6 +154,9 @@ impl Scan {
             return Ok(None);
         }
         let reading = self.reading.clone();
+        if let Some(columns) = &reading.columns {
+            return self.next_piece(columns);
+        }
         let room = reading
             .limit
             .map_or(BATCH_ROWS, |limit| limit.saturating_sub(self.queue.given.load(Ordering::Relaxed)).min(BATCH_ROWS));
@@ -177,6 +185,35 @@ impl Scan {
         self.queue.given.fetch_add(columns.rows(), Ordering::Relaxed);
         self.queue.rows.fetch_add(columns.rows() as u64, Ordering::Relaxed);
         reading.decoder.finish(columns).map(Some)
+    }
+
+    fn next_piece(&mut self, columns: &Columns) -> Result<Option<RecordBatch>> {
+        loop {
+            let piece = match self.filling {
+                Some(_) => None,
+                None => self.queue.pieces.lock().pop_front(),
+            };
+            let batch = match (piece, &mut self.filling) {
+                (Some(Piece::Kept { segment, changed }), _) => Some(columns.kept(&segment, &changed)?),
+                (Some(Piece::Missing(span)), _) => {
+                    self.filling = Some(columns.fill(&span)?);
+                    continue;
+                }
+                (None, Some(filling)) => columns.filled(filling)?,
+                (None, None) => {
+                    self.finish(true);
+                    return Ok(None);
+                }
+            };
+            match batch {
+                Some(batch) if batch.num_rows() > 0 => {
+                    self.queue.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    return Ok(Some(batch));
+                }
+                Some(_) => self.reading.watch.check()?,
+                None => self.filling = None,
+            }
+        }
     }
 
     fn next_chunk(&mut self, rows: usize) -> Result<Vec<(Key, bytes::Bytes)>> {
@@ -241,7 +278,13 @@ impl ExecutionPlan for ScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> datafusion::common::Result<SendableRecordBatchStream> {
         let schema: SchemaRef = self.reading.decoder.schema().clone();
-        let scan = Scan { reading: self.reading.clone(), queue: self.queue(partition), current: None, finished: false };
+        let scan = Scan {
+            reading: self.reading.clone(),
+            queue: self.queue(partition),
+            current: None,
+            filling: None,
+            finished: false,
+        };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let stream = futures::stream::unfold((scan, metrics), |(mut scan, metrics)| async move {
             let timer = metrics.elapsed_compute().timer();
@@ -297,6 +340,9 @@ impl DisplayAs for ScanExec {
         }
         let columns: Vec<&str> = reading.decoder.schema().fields().iter().map(|f| f.name().as_str()).collect();
         write!(f, " ({})", columns.join(", "))?;
+        if let Some(columns) = &reading.columns {
+            write!(f, ", {columns:?}")?;
+        }
         if !reading.whole {
             write!(f, ", {} key ranges", reading.spans.len())?;
         }

@@ -5,12 +5,14 @@
 //! | [`decode`]    | stored rows straight into columns                  |
 //! | [`ranges`]    | from filters to spans of keys                      |
 //! | [`estimates`] | how many rows there are, about                     |
+//! | [`columns`]   | what was decoded before, kept in memory            |
 //! | [`exec`]      | reading, in parallel                               |
 //!
 //! A [`StoredTable`] is part of a plan that outlives transactions, so it does
 //! not hold a view: that comes with the run, as an extension of DataFusion's
 //! session ([`RunState`]).
 
+pub mod columns;
 pub mod decode;
 pub mod estimates;
 pub mod exec;
@@ -32,6 +34,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use polity_base::Span;
 use polity_txn::View;
 
+use self::columns::ColumnCache;
 use self::decode::Decoder;
 use self::estimates::Estimates;
 use self::exec::{Reading, ScanExec};
@@ -49,6 +52,8 @@ pub struct RunState {
     pub watch: Watch,
     /// Row counts
     pub estimates: Arc<Estimates>,
+    /// Columns in memory
+    pub columns: Arc<ColumnCache>,
 }
 
 /// Tables with fewer rows are read by one task.
@@ -104,13 +109,19 @@ impl StoredTable {
             rows = access.spans.len();
         }
         let rows = rows.min(usize::try_from(total).unwrap_or(usize::MAX).max(1));
-        let mut partitions = 1;
-        if limit.is_none() && tasks > 1 && access.index.is_none() && rows as u64 >= PARALLEL_ROWS {
-            partitions = tasks;
-            if access.spans.len() == 1
-                && let Some(span) = access.spans.first()
-            {
-                access.spans = estimates::split(&state.view, span, tasks * PIECES)?;
+        let parallel = limit.is_none() && tasks > 1 && access.index.is_none() && rows as u64 >= PARALLEL_ROWS;
+        let partitions = if parallel { tasks } else { 1 };
+        let pieces = if parallel { tasks * PIECES } else { 1 };
+        let mut columns = match whole && limit.is_none() {
+            true => state.columns.scan(&self.table, &state.view, total, projection, decoder.schema())?,
+            false => None,
+        };
+        match &mut columns {
+            Some(columns) => columns.split(&state.view, pieces)?,
+            None => {
+                if let ([span], true) = (access.spans.as_slice(), parallel) {
+                    access.spans = estimates::split(&state.view, span, pieces)?;
+                }
             }
         }
         let orders = self.orders(&access, projection);
@@ -123,6 +134,7 @@ impl StoredTable {
             index: access.index,
             spans: access.spans,
             whole,
+            columns,
             limit,
             rows: if total == 0 { Precision::Absent } else { Precision::Inexact(rows) },
         };
