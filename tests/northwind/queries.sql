@@ -44,9 +44,17 @@ SELECT ship_via, avg(employee_id) FROM orders GROUP BY 1 ORDER BY 1;
 
 SELECT bool_and(discontinued = 0), bool_or(discontinued = 1) FROM products;
 
+SELECT string_agg(category_name, ', ' ORDER BY category_name) FROM categories;
+
+SELECT array_agg(shipper_id ORDER BY shipper_id DESC) FROM shippers;
+
+SELECT supplier_id, string_agg(product_name, '; ' ORDER BY product_name DESC) AS products FROM products WHERE supplier_id < 5 GROUP BY supplier_id ORDER BY supplier_id;
+
 SELECT count(*) FILTER (WHERE shipped_date > required_date) AS late, count(*) FILTER (WHERE shipped_date IS NULL) AS open FROM orders;
 
 SELECT stddev(units_in_stock), variance(units_in_stock) FROM products;
+
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY quantity), percentile_disc(0.9) WITHIN GROUP (ORDER BY quantity), mode() WITHIN GROUP (ORDER BY quantity) FROM order_details;
 
 -- Joins.
 SELECT p.product_name, c.category_name, s.company_name FROM products p JOIN categories c USING (category_id) JOIN suppliers s ON s.supplier_id = p.supplier_id WHERE s.country = 'Japan' ORDER BY p.product_name;

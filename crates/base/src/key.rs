@@ -170,6 +170,11 @@ impl KeyBuilder {
     }
 
     /// The key so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The key.
     pub fn finish(self) -> Key {
         Key(self.bytes.into())
     }

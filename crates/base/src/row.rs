@@ -119,11 +119,16 @@ impl ValueRef<'_> {
 /// Encodes a row whose slots are `values`, in the order of column ids.
 pub fn encode<'a>(values: impl IntoIterator<Item = &'a Value>) -> Bytes {
     let mut out = Vec::with_capacity(64);
+    encode_to(values, &mut out);
+    out.into()
+}
+
+/// Appends the encoded row whose slots are `values` to `out`.
+pub fn encode_to<'a>(values: impl IntoIterator<Item = &'a Value>, out: &mut Vec<u8>) {
     out.push(VERSION);
     for v in values {
-        put(v, &mut out);
+        put(v, out);
     }
-    out.into()
 }
 
 fn put(value: &Value, out: &mut Vec<u8>) {

@@ -1,5 +1,6 @@
 //! What a node is started with.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +24,13 @@ pub struct NodeConfig {
     pub security: Security,
     /// The region the node stands in
     pub region: String,
+    /// Where the node stands in the region
+    pub zone: String,
     /// The node's number in its cluster. A folder remembers its own; naming
     /// another one is refused. A new folder without one is node 1.
     pub node: Option<NodeId>,
+    /// How the node and others reach each other; `None`: it is alone
+    pub link: Option<LinkConfig>,
     /// How much the node may use
     pub limits: Limits,
     /// How far true time may be from this machine's clock
@@ -34,19 +39,42 @@ pub struct NodeConfig {
     pub world: Option<World>,
 }
 
+/// How a node and others reach each other.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Where other nodes and administrators connect; port 0 takes a free one
+    pub listen: SocketAddr,
+    /// Host and port at which they reach it, if not `listen`
+    pub advertise: Option<String>,
+    /// Link addresses of nodes whose cluster this one is to join, if its data
+    /// folder is new; none founds a cluster
+    pub join: Vec<String>,
+    /// Whether administrators may disturb it for drills
+    pub allow_faults: bool,
+    /// How much longer messages to nodes of a region take: for demonstrations
+    pub delays: BTreeMap<String, Duration>,
+}
+
 /// Keys, certificates and the first password.
 #[derive(Clone)]
 pub enum Security {
     /// For trying things out, on loopback addresses only: the node makes its own
-    /// certificates and encryption key, in its data folder, where they protect
+    /// encryption key in its data folder, and its certificates, where they protect
     /// nothing; user `polity` has the password `polity`.
-    Development,
+    Development {
+        /// The folder of the authority that signs them, made if absent; nodes of
+        /// one cluster share it. `None`: `dev` in the data folder
+        certificates: Option<PathBuf>,
+    },
     /// Everything is given.
     Production {
         /// The node's certificate chain, PEM
         certificate: PathBuf,
         /// The certificate's private key, PEM
         private_key: PathBuf,
+        /// The authority that signs the certificates of the cluster's nodes, PEM;
+        /// needed for links
+        authority: Option<PathBuf>,
         /// The key that data at rest is encrypted under
         key: KeySource,
         /// The password that user `polity` gets in a new data folder
@@ -73,13 +101,17 @@ pub struct Limits {
     /// Bytes that all running queries together may hold before they spill; a quarter
     /// of them keeps columns of the tables that queries scan
     pub query_memory_bytes: usize,
+    /// Bytes that all running queries together may put aside in files
+    pub spill_bytes: u64,
     /// Connections at once
     pub connections: usize,
     /// Bytes that one transaction may write
     pub transaction_bytes: usize,
     /// For how long overwritten and deleted rows can still be read
     pub retention: Duration,
-    /// How long the rows may stay behind the log on disk
+    /// How long the rows may stay behind the log on disk. The longer, the more often a
+    /// page that is written takes several changes at once, and the more log there is
+    /// to replay after a crash
     pub checkpoint_interval: Duration,
     /// How many bytes of log the rows may stay behind on disk
     pub checkpoint_bytes: u64,
@@ -91,11 +123,31 @@ impl Default for Limits {
             row_cache_bytes: 512 << 20,
             log_cache_bytes: 32 << 20,
             query_memory_bytes: 1 << 30,
+            spill_bytes: 100 << 30,
             connections: 4_000,
             transaction_bytes: 256 << 20,
             retention: Duration::from_secs(600),
-            checkpoint_interval: Duration::from_secs(2),
-            checkpoint_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(30),
+            checkpoint_bytes: 128 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Limits for a node that may keep about so many `bytes` of rows, log entries
+    /// and running queries in memory.
+    pub fn within(bytes: usize) -> Limits {
+        let usual = Limits::default();
+        let log_cache_bytes = usual.log_cache_bytes.min(bytes / 16);
+        let row_cache_bytes = bytes / 3;
+        let query_memory_bytes = bytes - row_cache_bytes - log_cache_bytes;
+        Limits {
+            row_cache_bytes,
+            log_cache_bytes,
+            query_memory_bytes,
+            transaction_bytes: usual.transaction_bytes.min(bytes / 4),
+            checkpoint_bytes: usual.checkpoint_bytes.min(bytes as u64 / 8),
+            ..usual
         }
     }
 }
@@ -118,7 +170,9 @@ impl NodeConfig {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             security,
             region: "local".to_owned(),
+            zone: String::new(),
             node: None,
+            link: None,
             limits: Limits::default(),
             clock_error: clock::USUAL_ERROR,
             world: None,

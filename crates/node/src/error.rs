@@ -13,6 +13,9 @@ pub enum Error {
     /// The Raft group cannot be started.
     #[error(transparent)]
     Raft(#[from] polity_raft::Error),
+    /// Links cannot be started, or certificates not be made.
+    #[error(transparent)]
+    Cluster(#[from] polity_cluster::Error),
     /// A file beside the data is not what it should be.
     #[error("{file}: {what}")]
     File {
@@ -45,6 +48,7 @@ impl Error {
         match self {
             Error::Store(error) => error.class(),
             Error::Raft(error) => error.class(),
+            Error::Cluster(error) => error.class(),
             Error::File { .. } | Error::Listen { .. } | Error::Config(_) | Error::Tls(_) => Class::Input,
         }
     }

@@ -1,23 +1,31 @@
 //! The lower half of a node: from the data folder up to transactions.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
 use polity_base::{IndexId, RangeId, Timestamp};
-use polity_raft::{Checkpointer, Group, GroupOptions};
+use polity_cluster::certificates::Files;
+use polity_cluster::links::{Limits as LinkLimits, Links, LinksConfig, Service};
+use polity_cluster::raft_links::{RaftAnswers, RaftLinks};
+use polity_raft::{Checkpointer, Group, GroupOptions, Peer};
 use polity_store::disk::{self, Disk, RealDisk};
 use polity_store::log::{Log, LogOptions};
 use polity_store::seal::{Keyring, MasterKey};
+use polity_store::spill::SpillFolder;
 use polity_store::state::{State, StateOptions};
-use polity_txn::{Database, Directory};
+use polity_txn::{Database, Directory, LockServer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::certificates;
+use crate::admin::{self, Client};
+use crate::certificates::Papers;
 use crate::clock::SystemClock;
-use crate::config::{KeySource, NodeConfig, Security, World};
+use crate::cluster::locks::{LockAnswers, LockLinks};
+use crate::cluster::{Cluster, announce, upkeep};
+use crate::config::{KeySource, LinkConfig, NodeConfig, Security, World};
 use crate::entropy::SystemEntropy;
 use crate::error::Error;
 use crate::identity::Identity;
@@ -27,18 +35,26 @@ use crate::tasks;
 const EVERYTHING: RangeId = RangeId(1);
 /// The index whose rows are the catalog.
 const CATALOG: IndexId = IndexId(1);
-/// Where development mode keeps the master key, in its own folder.
+/// Applied entries that stay in the log for members that lag behind a little.
+const KEPT_ENTRIES: u64 = 10_000;
+/// The folder in the data folder where development mode keeps the master key,
+const DEVELOPMENT: &str = "dev";
+/// and its file there.
 const DEVELOPMENT_KEY: &str = "master.key";
 
 /// The lower half of a node: from the data folder up to transactions.
 pub(crate) struct Foundation {
     pub identity: Identity,
+    pub files: Files,
     pub seams: Seams,
     pub clock: Arc<HybridClock>,
     pub log: Log,
     pub state: Arc<State>,
     pub group: Group,
     pub database: Database,
+    /// This node among others; none if it has no links
+    pub cluster: Option<Cluster>,
+    pub spill: Arc<SpillFolder>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     /// The data folder is ours until this is dropped.
@@ -46,16 +62,20 @@ pub(crate) struct Foundation {
 }
 
 impl Foundation {
-    /// Takes the data folder and brings everything in it up.
+    /// Takes the data folder and brings everything in it up. A node that joins has
+    /// its own copy of the catalog when this returns.
     pub async fn lay(config: &NodeConfig) -> Result<Foundation, Error> {
         let World { seams, disk } = world(config)?;
         let folder = disk::lock(&*disk)?;
-        let identity = Identity::open(&*disk, &*seams.entropy, config.node)?;
+        let papers = Papers::find(config)?;
+        let identity = Identity::open(&*disk, &*seams.entropy, papers.claim(config)?)?;
+        let files = papers.complete(&identity, seams.clock.read().midpoint())?;
         let master = master_key(config, &seams)?;
         let keys = Keyring::open(&*disk, &master, &*seams.entropy)?;
         drop(master);
 
         let limits = &config.limits;
+        let spill = SpillFolder::open(disk.clone(), &*seams.entropy, limits.spill_bytes)?;
         let options = LogOptions { cache_bytes: limits.log_cache_bytes, ..LogOptions::default() };
         let (log, _) = Log::open(disk.clone(), &keys, seams.entropy.clone(), options).await?;
         let options = StateOptions {
@@ -69,7 +89,20 @@ impl Foundation {
         let clock = Arc::new(HybridClock::new(seams.clock.clone(), tasks::clock_mark(&log)?));
         // No time is given out before a mark beyond it is durable.
         tasks::mark_clock(&log, &clock).await?;
-        let mut options = GroupOptions::default();
+
+        let links = match &config.link {
+            Some(link) => Some((link, links(link, &identity, &files, &seams).await?)),
+            None => None,
+        };
+        let own = peer(config, links.as_ref())?;
+        let mut options =
+            GroupOptions { join: !identity.founder, keep_entries: KEPT_ENTRIES, ..GroupOptions::default() };
+        if identity.founder {
+            options.founders = BTreeMap::from([(identity.node, own.clone())]);
+        }
+        if let Some((_, links)) = &links {
+            options.network = Arc::new(RaftLinks::new(links.clone()));
+        }
         options.packing.max_bytes = options.packing.max_bytes.max(limits.transaction_bytes);
         let group = Group::start(EVERYTHING, identity.node, log.clone(), state.clone(), clock.clone(), options).await?;
 
@@ -80,7 +113,13 @@ impl Foundation {
             max_transaction_bytes: limits.transaction_bytes,
             ..Default::default()
         };
-        let database = Database::open(directory, &seams, options);
+        let database = match &links {
+            None => Database::open(directory, &seams, options),
+            Some((_, links)) => {
+                let locks = LockLinks { links: links.clone(), group: group.clone() };
+                Database::open_among_others(directory, &seams, options, Arc::new(locks))
+            }
+        };
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -89,10 +128,73 @@ impl Foundation {
         tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
         tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped));
         let folder: Box<dyn Any + Send + Sync> = Box::new(folder);
-        Ok(Foundation { identity, seams, clock, log, state, group, database, stop, tasks, _folder: folder })
+        let mut foundation = Foundation {
+            identity,
+            files,
+            seams,
+            clock,
+            log,
+            state,
+            group,
+            database,
+            spill,
+            cluster: None,
+            stop,
+            tasks,
+            _folder: folder,
+        };
+        if let Some((link, links)) = links
+            && let Err(error) = foundation.meet(link, links, own).await
+        {
+            if let Err(second) = foundation.clear().await {
+                tracing::warn!(error = %second, "the node did not stop in order");
+            }
+            return Err(error);
+        }
+        Ok(foundation)
     }
 
-    /// Whether the cluster has no catalog yet.
+    /// Answers other nodes, and becomes known to them.
+    async fn meet(&mut self, link: &LinkConfig, links: Links, own: Peer) -> Result<(), Error> {
+        let cluster = Cluster::new(links.clone(), self.group.clone(), own, link.allow_faults, link.delays.clone());
+        self.cluster = Some(cluster.clone());
+        links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
+        links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
+        links.receive_visitors(Arc::new(admin::server::Server {
+            cluster: cluster.clone(),
+            database: self.database.clone(),
+            state: self.state.clone(),
+        }));
+        let client = Client::of_node(links.credentials(), self.seams.clock.clone());
+        self.tasks.spawn(upkeep::run(cluster.clone(), self.stop.subscribe()));
+        let (node, seeds) = (self.identity.node, link.join.clone());
+        if !self.is_new()? {
+            // It knows enough to serve what can be served without the others.
+            let mut stop = self.stop.subscribe();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    known = announce::announce(&cluster, &client, node, &seeds) => {
+                        if let Err(error) = known {
+                            tracing::error!(%error, "the others do not take this node back");
+                        }
+                    }
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            });
+            return Ok(());
+        }
+        if self.identity.founder {
+            return Ok(());
+        }
+        announce::announce(&cluster, &client, node, &seeds).await?;
+        tracing::info!("the cluster knows this node; copying what it holds");
+        while self.is_new()? {
+            tokio::time::sleep(announce::LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Whether this node has no catalog yet.
     pub fn is_new(&self) -> Result<bool, Error> {
         let rows = polity_base::key::KeyBuilder::new(CATALOG).finish().prefix_span();
         Ok(self.state.snapshot()?.scan(&rows, Timestamp::MAX)?.next()?.is_none())
@@ -107,7 +209,13 @@ impl Foundation {
                 tracing::error!(%error, "a background task failed");
             }
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.hand_over().await;
+        }
         self.group.shutdown().await;
+        if let Some(cluster) = self.cluster.take() {
+            cluster.links.stop().await;
+        }
         let checkpoints =
             Checkpointer::new(self.state.clone(), vec![self.group.clone()], std::time::Duration::MAX, u64::MAX);
         let made_durable = checkpoints.last().await;
@@ -126,10 +234,36 @@ fn world(config: &NodeConfig) -> Result<World, Error> {
     Ok(World { seams, disk: Arc::new(disk) as Arc<dyn Disk> })
 }
 
+async fn links(link: &LinkConfig, identity: &Identity, files: &Files, seams: &Seams) -> Result<Links, Error> {
+    let config = LinksConfig {
+        cluster: identity.cluster,
+        node: identity.node,
+        listen: link.listen,
+        certificates: files.clone(),
+        seams: seams.clone(),
+        limits: LinkLimits::default(),
+    };
+    Ok(Links::start(config).await?)
+}
+
+/// Where others find this node.
+fn peer(config: &NodeConfig, links: Option<&(&LinkConfig, Links)>) -> Result<Peer, Error> {
+    let address = match links {
+        None => String::new(),
+        Some((LinkConfig { advertise: Some(address), .. }, _)) => address.clone(),
+        Some((_, links)) if links.local_address().ip().is_unspecified() => {
+            let why = "other nodes cannot be told to connect to this address; say which one they can (--advertise)";
+            return Err(Error::Config(format!("{}: {why}", links.local_address())));
+        }
+        Some((_, links)) => links.local_address().to_string(),
+    };
+    Ok(Peer { address, region: config.region.clone(), zone: config.zone.clone(), draining: false })
+}
+
 fn master_key(config: &NodeConfig, seams: &Seams) -> Result<MasterKey, Error> {
     match &config.security {
-        Security::Development => {
-            let folder = config.data.join(certificates::FOLDER);
+        Security::Development { .. } => {
+            let folder = config.data.join(DEVELOPMENT);
             std::fs::create_dir_all(&folder).map_err(|e| Error::file(folder.display(), e))?;
             Ok(MasterKey::from_file_or_generate(&folder.join(DEVELOPMENT_KEY), &*seams.entropy)?)
         }
@@ -155,7 +289,7 @@ mod tests {
     use super::*;
 
     fn config(data: &Path) -> NodeConfig {
-        let mut config = NodeConfig::new(data.to_owned(), Security::Development);
+        let mut config = NodeConfig::new(data.to_owned(), Security::Development { certificates: None });
         config.sql = (Ipv4Addr::LOCALHOST, 0).into();
         config.http = (Ipv4Addr::LOCALHOST, 0).into();
         config

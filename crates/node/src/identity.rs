@@ -4,6 +4,7 @@
 //! polity node 1
 //! cluster 3f0c…  (32 hexadecimal digits)
 //! node 1
+//! founder        (or: joined)
 //! ```
 //! Written once, when the folder is new, and never changed: a node that forgot
 //! who it is could vote twice. It is not secret.
@@ -29,29 +30,53 @@ pub struct Identity {
     pub cluster: u128,
     /// The node within it
     pub node: NodeId,
+    /// Whether it founded the cluster. One that joined never founds another one,
+    /// whatever it is started with later.
+    pub founder: bool,
+}
+
+/// What a node is said to be when it is started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Claim {
+    /// The cluster its certificate names
+    pub cluster: Option<u128>,
+    /// Its number
+    pub node: Option<NodeId>,
+    /// Whether it is to join a cluster that is there
+    pub joins: bool,
 }
 
 impl Identity {
     /// The identity that the folder holds, or a new one for a new folder. A folder
-    /// that belongs to another node than `expected` is refused.
-    pub fn open(disk: &dyn Disk, entropy: &dyn Entropy, expected: Option<NodeId>) -> Result<Identity, Error> {
+    /// that belongs to another node than is claimed is refused.
+    pub fn open(disk: &dyn Disk, entropy: &dyn Entropy, claim: Claim) -> Result<Identity, Error> {
         let failed = |e: io::Error| Error::file(FILE, e);
         if !disk.exists(FILE).map_err(failed)? {
             if disk.list().map_err(failed)?.iter().any(|name| is_data(name)) {
                 let what = "is missing, although the folder holds data: who would this node be?";
                 return Err(Error::file(FILE, what));
             }
-            let identity = Identity { cluster: unique_id(entropy), node: expected.unwrap_or(NodeId(1)) };
+            let identity = Identity {
+                cluster: claim.cluster.unwrap_or_else(|| unique_id(entropy)),
+                node: claim.node.unwrap_or(NodeId(1)),
+                founder: !claim.joins,
+            };
             identity.write(disk).map_err(failed)?;
             return Ok(identity);
         }
         let identity = Identity::read(disk)?;
-        match expected {
-            Some(other) if other != identity.node => {
-                Err(Error::Config(format!("this data folder belongs to node {}, not {other}", identity.node)))
-            }
-            _ => Ok(identity),
+        if claim.node.is_some_and(|other| other != identity.node) {
+            let other = claim.node.unwrap_or_default();
+            return Err(Error::Config(format!("this data folder belongs to node {}, not {other}", identity.node)));
         }
+        if claim.cluster.is_some_and(|other| other != identity.cluster) {
+            return Err(Error::Config(format!(
+                "this data folder belongs to cluster {:032x}, the certificates to {:032x}",
+                identity.cluster,
+                claim.cluster.unwrap_or_default()
+            )));
+        }
+        Ok(identity)
     }
 
     fn read(disk: &dyn Disk) -> Result<Identity, Error> {
@@ -82,14 +107,21 @@ impl Identity {
         let cluster = Some(cluster).filter(|c| c.len() == 32).and_then(|c| u128::from_str_radix(c, 16).ok());
         let cluster = cluster.ok_or("has no cluster of 32 hexadecimal digits")?;
         let node = value("node")?.parse().map_err(|e| format!("has no node number: {e}"))?;
-        Ok(Identity { cluster, node: NodeId(node) })
+        let founder = match lines.next() {
+            // Folders from before there were clusters.
+            None | Some("founder") => true,
+            Some("joined") => false,
+            Some(other) => return Err(format!("has {other:?} where \"founder\" or \"joined\" should be")),
+        };
+        Ok(Identity { cluster, node: NodeId(node), founder })
     }
 
     /// Writes the file aside and puts it in its place, so that it is there whole or
     /// not at all.
     fn write(self, disk: &dyn Disk) -> io::Result<()> {
         let file = disk.open(TEMPORARY, OpenOptions::FRESH)?;
-        let text = format!("{FIRST_LINE}\ncluster {:032x}\nnode {}\n", self.cluster, self.node.0);
+        let role = if self.founder { "founder" } else { "joined" };
+        let text = format!("{FIRST_LINE}\ncluster {:032x}\nnode {}\n{role}\n", self.cluster, self.node.0);
         file.write_at(0, text.as_bytes())?;
         file.sync()?;
         disk.rename(TEMPORARY, FILE)?;
@@ -118,11 +150,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = RealDisk::open(folder.path()).unwrap();
         let entropy = SystemEntropy::default();
-        let first = Identity::open(&disk, &entropy, Some(NodeId(7))).unwrap();
-        assert_eq!(first.node, NodeId(7));
-        assert_eq!(Identity::open(&disk, &entropy, None).unwrap(), first);
-        let refused = Identity::open(&disk, &entropy, Some(NodeId(8))).unwrap_err().to_string();
-        assert!(refused.contains("n7"), "{refused}");
+        let seven = Claim { node: Some(NodeId(7)), joins: true, ..Claim::default() };
+        let first = Identity::open(&disk, &entropy, seven).unwrap();
+        assert_eq!((first.node, first.founder), (NodeId(7), false));
+        assert_eq!(Identity::open(&disk, &entropy, Claim::default()).unwrap(), first);
+        let refused = |claim| Identity::open(&disk, &entropy, claim).unwrap_err().to_string();
+        let eight = refused(Claim { node: Some(NodeId(8)), ..seven });
+        assert!(eight.contains("n7"), "{eight}");
+        let elsewhere = refused(Claim { cluster: Some(1), ..seven });
+        assert!(elsewhere.contains("belongs to cluster"), "{elsewhere}");
     }
 
     #[test]
@@ -135,10 +171,11 @@ mod tests {
             ("polity node 1\n", "cluster"),
             ("polity node 1\ncluster 12\nnode 1\n", "32 hexadecimal"),
             ("polity node 1\ncluster 0123456789abcdef0123456789abcdef\nnode x\n", "node number"),
+            ("polity node 1\ncluster 0123456789abcdef0123456789abcdef\nnode 1\nguest\n", "founder"),
         ];
         for (text, expected) in cases {
             put(&disk, FILE, text);
-            let error = Identity::open(&disk, &SystemEntropy::default(), None).unwrap_err().to_string();
+            let error = Identity::open(&disk, &SystemEntropy::default(), Claim::default()).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?}: {error}");
         }
     }
@@ -148,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = RealDisk::open(folder.path()).unwrap();
         put(&disk, "log-0000000001", "x");
-        let error = Identity::open(&disk, &SystemEntropy::default(), None).unwrap_err().to_string();
+        let error = Identity::open(&disk, &SystemEntropy::default(), Claim::default()).unwrap_err().to_string();
         assert!(error.contains("missing"), "{error}");
     }
 }

@@ -6,6 +6,7 @@
 //!  doors       pg and http listeners
 //!  sql         the engine: catalog, plans, sessions
 //!  txn         snapshots, locks, commit
+//!  cluster     links to other nodes; who votes; administration
 //!  raft        the group; checkpoints
 //!  store       the log and the rows of this node, sealed
 //!  folder      taken exclusively; identity, certificates
@@ -20,25 +21,30 @@
 //! | `node`              | who this node is ([`identity`])                          |
 //! | `keyring`           | the data keys, sealed under the master key               |
 //! | `log-…`, `state`    | the log and the rows, sealed                             |
-//! | `dev/…`             | what development mode makes: a key and an authority      |
-//! | `spill/…`           | what queries put aside while they run                    |
+//! | `dev/…`             | the master key, if development mode made it              |
+//! | `certificates/…`    | certificates, if development mode made them              |
+//! | `spill-…`           | what queries put aside while they run, sealed            |
 //!
 //! A folder with wrong contents is answered with an error that says what is
 //! wrong, never with a panic and never with a fresh start over it.
 
+pub mod admin;
 pub mod certificates;
 pub mod clock;
+mod cluster;
 pub mod config;
 pub mod entropy;
 pub mod error;
 mod foundation;
 pub mod identity;
+mod link_metrics;
 mod metrics;
 mod node;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-pub use config::{KeySource, Limits, NodeConfig, Security, World};
+pub use config::{KeySource, Limits, LinkConfig, NodeConfig, Security, World};
 pub use error::Error;
 pub use node::Node;

@@ -12,7 +12,6 @@ use polity_doors::pg::{self, DoorOptions};
 use polity_raft::Group;
 use polity_sql::session::{Engine, EngineOptions};
 use prometheus_client::registry::Registry;
-use rustls::ServerConfig;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,23 +21,27 @@ use crate::certificates;
 use crate::config::{NodeConfig, Security};
 use crate::error::Error;
 use crate::foundation::Foundation;
+use crate::link_metrics::LinkFigures;
 use crate::metrics::Figures;
+use crate::tasks;
 
 /// The name of the one database, of its first role, and in development of that
 /// role's password.
 const USUAL_NAME: &str = "polity";
-/// Where queries spill to, in the data folder.
-const SPILL: &str = "spill";
 /// How long a client may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long each step of an orderly stop may take. Connections have less.
+const CLOSING: Duration = Duration::from_secs(8);
 
 /// One node, running.
 pub struct Node {
-    foundation: Foundation,
+    pub(crate) foundation: Foundation,
+    engine: Arc<Engine>,
     sql: SocketAddr,
     http: SocketAddr,
     data: PathBuf,
     region: String,
+    zone: String,
     stopping: watch::Sender<bool>,
     doors: JoinSet<()>,
 }
@@ -48,24 +51,23 @@ impl Node {
     /// acknowledged is there.
     pub async fn start(config: NodeConfig) -> Result<Node, Error> {
         check(&config)?;
-        let given = match &config.security {
-            Security::Development => None,
-            Security::Production { certificate, private_key, .. } => {
-                Some(certificates::given(certificate, private_key)?)
-            }
-        };
+        if let Security::Production { certificate, private_key, .. } = &config.security {
+            certificates::server(certificate, private_key)?;
+        }
         // Before anything is changed: a port that is taken is the likeliest mistake.
         let sql = listen(config.sql, "PostgreSQL clients").await?;
         let http = listen(config.http, "health and metrics").await?;
         let (sql_address, http_address) = (address(&sql, config.sql), address(&http, config.http));
         let foundation = Foundation::lay(&config).await?;
-        match Node::raise(&config, &foundation, given, (sql, sql_address), http).await {
-            Ok((stopping, doors)) => Ok(Node {
+        match Node::raise(&config, &foundation, sql, http).await {
+            Ok((engine, stopping, doors)) => Ok(Node {
                 foundation,
+                engine,
                 sql: sql_address,
                 http: http_address,
                 data: config.data,
                 region: config.region,
+                zone: config.zone,
                 stopping,
                 doors,
             }),
@@ -82,17 +84,16 @@ impl Node {
     async fn raise(
         config: &NodeConfig,
         foundation: &Foundation,
-        given: Option<Arc<ServerConfig>>,
-        (sql, sql_address): (TcpListener, SocketAddr),
+        sql: TcpListener,
         http: TcpListener,
-    ) -> Result<(watch::Sender<bool>, JoinSet<()>), Error> {
-        let tls = given.map_or_else(|| made_certificate(config, sql_address, foundation), Ok)?;
+    ) -> Result<(Arc<Engine>, watch::Sender<bool>, JoinSet<()>), Error> {
+        let tls = certificates::server(&foundation.files.certificate, &foundation.files.private_key)?;
         let options = EngineOptions {
             database: USUAL_NAME.to_owned(),
             role: USUAL_NAME.to_owned(),
             password: first_password(config, foundation)?,
             query_memory: config.limits.query_memory_bytes,
-            spill_folder: spill_folder(config)?,
+            spill: foundation.spill.clone(),
         };
         let (database, seams, clock) = (&foundation.database, &foundation.seams, &foundation.clock);
         let engine = Engine::open(database.clone(), seams.clone(), clock.clone(), options).await;
@@ -102,25 +103,41 @@ impl Node {
         let counted = DoorMetrics::register(&mut registry);
         let (group, log, state) = (foundation.group.clone(), foundation.log.clone(), foundation.state.clone());
         registry.register_collector(Box::new(Figures { group: group.clone(), log, state }));
+        if let Some(cluster) = &foundation.cluster {
+            registry.register_collector(Box::new(LinkFigures(cluster.links.clone())));
+        }
 
         let (stopping, stop) = watch::channel(false);
         let options =
             DoorOptions { tls: Some(tls), most_connections: config.limits.connections, login_timeout: LOGIN_TIMEOUT };
         let mut doors = JoinSet::new();
-        doors.spawn(pg::serve(sql, engine, options, counted, stop.clone()));
+        doors.spawn(pg::serve(sql, engine.clone(), options, counted, stop.clone()));
+        let retention = config.limits.retention;
+        doors.spawn(tasks::clear_dropped(engine.clone(), group.clone(), retention, stop.clone()));
         let health = health(foundation.identity.node, config.region.clone(), group);
         doors.spawn(http::serve(http, Arc::new(Mutex::new(registry)), health, stop));
-        Ok((stopping, doors))
+        Ok((engine, stopping, doors))
     }
 
     /// Stops in order: takes no more connections, ends those that are there, and
-    /// makes everything durable.
+    /// makes everything durable. Nobody is waited for longer than a while.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stopping.send_replace(true);
-        while let Some(ended) = self.doors.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a door failed");
+        let closing = async {
+            while let Some(ended) = self.doors.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a door failed");
+                }
             }
+        };
+        if tokio::time::timeout(CLOSING, closing).await.is_err() {
+            self.doors.shutdown().await;
+        }
+        // Without it, the sequences skip a few numbers.
+        match tokio::time::timeout(CLOSING, self.engine.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "reserved sequence numbers were not given back"),
+            Err(_) => tracing::info!("reserved sequence numbers were not given back in time"),
         }
         self.foundation.clear().await
     }
@@ -133,6 +150,16 @@ impl Node {
     /// The region it stands in.
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// Where it stands in the region.
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// Where other nodes and administrators connect; none if it has no links.
+    pub fn link_address(&self) -> Option<&str> {
+        self.foundation.cluster.as_ref().map(|cluster| cluster.own.address.as_str())
     }
 
     /// Where PostgreSQL clients connect.
@@ -152,8 +179,8 @@ impl Node {
 }
 
 fn check(config: &NodeConfig) -> Result<(), Error> {
-    let development = matches!(config.security, Security::Development);
-    for address in [config.sql, config.http] {
+    let development = matches!(config.security, Security::Development { .. });
+    for address in [Some(config.sql), Some(config.http), config.link.as_ref().map(|l| l.listen)].into_iter().flatten() {
         if development && !address.ip().to_canonical().is_loopback() {
             let why = "development mode listens on loopback addresses only: its password is known to everyone";
             return Err(Error::Config(format!("{address}: {why}")));
@@ -170,19 +197,10 @@ fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-fn made_certificate(
-    config: &NodeConfig,
-    address: SocketAddr,
-    foundation: &Foundation,
-) -> Result<Arc<ServerConfig>, Error> {
-    let now = foundation.seams.clock.read().midpoint();
-    certificates::development(&config.data.join(certificates::FOLDER), address, now)
-}
-
 /// The password of the first role; it matters to a cluster without a catalog only.
 fn first_password(config: &NodeConfig, foundation: &Foundation) -> Result<String, Error> {
     match &config.security {
-        Security::Development => Ok(USUAL_NAME.to_owned()),
+        Security::Development { .. } => Ok(USUAL_NAME.to_owned()),
         Security::Production { initial_password: Some(password), .. } => Ok(password.clone()),
         Security::Production { initial_password: None, .. } if foundation.is_new()? => Err(Error::Config(format!(
             "the data folder is new, so user {USUAL_NAME} needs a password: in a file (--password-file) or in \
@@ -192,27 +210,23 @@ fn first_password(config: &NodeConfig, foundation: &Foundation) -> Result<String
     }
 }
 
-/// The folder that queries spill to, empty: what an earlier run left is of no use.
-fn spill_folder(config: &NodeConfig) -> Result<PathBuf, Error> {
-    let folder = config.data.join(SPILL);
-    let failed = |e: std::io::Error| Error::file(folder.display(), e);
-    match std::fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    Ok(folder)
-}
-
 fn health(node: NodeId, region: String, group: Group) -> Health {
     Arc::new(move || {
         let status = group.status();
         if let Some(failure) = status.failure {
             return Err(format!("the node stopped serving: {failure}"));
         }
-        if !status.leads {
-            return Err("the node waits for a leader".to_owned());
-        }
-        Ok(json!({ "status": "serving", "node": node.0, "region": region, "applied": status.applied_index }))
+        let Some(leader) = status.leader else {
+            return Err("no leader is known: only reads of the past are served".to_owned());
+        };
+        let role = if status.leads { "leader" } else { "follower" };
+        Ok(json!({
+            "status": "serving",
+            "node": node.0,
+            "region": region,
+            "role": role,
+            "leader": leader.0,
+            "applied": status.applied_index,
+        }))
     })
 }

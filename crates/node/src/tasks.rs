@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use polity_base::time::HybridClock;
 use polity_base::{RangeId, Timestamp};
+use polity_raft::Group;
+use polity_sql::ddl::garbage::Collector;
+use polity_sql::session::Engine;
 use polity_store::log::{Log, Record};
 use polity_store::state::State;
 use tokio::sync::watch;
@@ -16,14 +19,19 @@ const NODE: RangeId = RangeId(0);
 /// The name of the clock's mark there.
 const CLOCK: &str = "clock";
 /// How far ahead of the clock its mark stands,
-const AHEAD: Duration = Duration::from_secs(15);
+const AHEAD: Duration = Duration::from_secs(4);
+/// how far at least ahead of the last time it gave, a nanosecond for each,
+const ROOM: Duration = Duration::from_millis(100);
 /// and how often it is moved.
-const MARK_EVERY: Duration = Duration::from_secs(5);
+const MARK_EVERY: Duration = Duration::from_secs(2);
 
 /// How often old versions are looked for,
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 /// and how many are removed before others may write to the disk again.
 const COLLECT_AT_ONCE: usize = 20_000;
+
+/// How often storages are looked for that nobody can reach any more, at most.
+const CLEAR_EVERY: Duration = Duration::from_secs(60);
 
 /// Waits a while; false when the node stops meanwhile.
 async fn pause(span: Duration, stop: &mut watch::Receiver<bool>) -> bool {
@@ -43,7 +51,10 @@ pub fn clock_mark(log: &Log) -> Result<Timestamp, Error> {
 
 /// Moves the mark ahead of the clock; it is durable when this returns.
 pub async fn mark_clock(log: &Log, clock: &HybridClock) -> Result<(), Error> {
-    let mark = clock.now().0.saturating_add(AHEAD.as_nanos() as u64);
+    // A node that is restarted again and again begins at its mark each time; that
+    // must not carry it away from the time of day.
+    let given = clock.now().0.saturating_add(ROOM.as_nanos() as u64);
+    let mark = clock.reading().midpoint().0.saturating_add(AHEAD.as_nanos() as u64).max(given);
     let value = mark.to_le_bytes().to_vec().into();
     Ok(log.append_wait(vec![Record::State { group: NODE, name: CLOCK.into(), value }]).await?)
 }
@@ -77,6 +88,27 @@ pub async fn collect_garbage(state: Arc<State>, mut stop: watch::Receiver<bool>)
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Clears what dropped, truncated and rewritten tables have left, once no
+/// snapshot that can be read shows it any more. The leader does it, for all.
+pub async fn clear_dropped(engine: Arc<Engine>, group: Group, retention: Duration, mut stop: watch::Receiver<bool>) {
+    let mut collector = Collector::default();
+    while pause(CLEAR_EVERY.min(retention / 2).max(Duration::from_millis(10)), &mut stop).await {
+        if !group.status().leads {
+            continue;
+        }
+        let collected = tokio::select! {
+            collected = collector.collect(&engine, retention) => collected,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match collected {
+            Ok(cleared) if cleared.is_empty() => {}
+            Ok(cleared) => tracing::info!(storages = cleared.len(), "the space of dropped tables was given back"),
+            // Found again next time: what is garbage is told by the rows alone.
+            Err(error) => tracing::warn!(%error, "the space of dropped tables could not be given back"),
         }
     }
 }

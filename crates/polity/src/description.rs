@@ -8,9 +8,11 @@ pub fn of(node: &Node) -> Value {
     json!({
         "id": node.id().0,
         "region": node.region(),
+        "zone": node.zone(),
         "pid": std::process::id(),
         "sql": url(node),
         "http": format!("http://{}", node.http_address()),
+        "link": node.link_address(),
         "data": node.data(),
     })
 }

@@ -1,7 +1,12 @@
-//! The command line: `polity demo`, `polity start`, `polity sql`.
+//! The command line.
 
+mod admin;
+mod cert;
+mod check;
 mod demo;
 mod description;
+mod fault;
+mod nodes;
 mod shell;
 mod start;
 mod stop;
@@ -35,10 +40,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a node for trying things out, and say how to connect
+    /// Start a cluster of five nodes for trying things out, with a small shop in it
     Demo(demo::Arguments),
     /// Start a node
-    Start(start::Arguments),
+    Start(Box<start::Arguments>),
+    /// Show, drain and remove the nodes of a cluster
+    Node(nodes::Arguments),
+    /// Make the certificates of a cluster
+    Cert(cert::Arguments),
+    /// Disturb a cluster on purpose, for a drill
+    Fault(fault::Arguments),
+    /// Verify what a running cluster promises, from outside
+    Check(check::Arguments),
     /// Talk SQL to a node
     Sql(shell::Arguments),
 }
@@ -52,7 +65,11 @@ fn main() -> ExitCode {
     }
     let result = match arguments.command {
         Command::Demo(demo) => demo::run(demo),
-        Command::Start(start) => start::run(start),
+        Command::Start(start) => start::run(*start),
+        Command::Node(node) => nodes::run(node),
+        Command::Cert(cert) => cert::run(cert),
+        Command::Fault(fault) => fault::run(fault),
+        Command::Check(check) => return check::run(check),
         Command::Sql(sql) => shell::run(sql),
     };
     match result {
@@ -80,8 +97,12 @@ fn log_to_stderr(rules: &str, json: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Statements of the deepest shape that is taken (1,000 levels) need 2 to 4 KiB a
+/// level while libraries copy them. Memory that is not touched costs nothing.
+const STACK_BYTES: usize = 16 << 20;
+
 /// A runtime for a node: as many workers as there are cores.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    // Plans are trees that are walked recursively; memory that is not touched costs nothing.
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("polity").thread_stack_size(64 << 20).build()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("polity").thread_stack_size(STACK_BYTES).build()
 }

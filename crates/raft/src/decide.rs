@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::metrics::add;
 use crate::network::{CallError, Declined, Request, Response};
+use crate::types::Peer;
 
 /// How long to wait before looking again who leads.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -270,6 +271,11 @@ impl Group {
             Ok(Err(Error::Stopped { reason, .. })) => Err(Declined::Stopped(reason)),
             Ok(Err(_)) | Err(_) => Err(Declined::NotLeader),
         }
+    }
+
+    /// Where a member is.
+    pub fn peer(&self, node: NodeId) -> Option<Peer> {
+        self.inner.links.contacts.peer(node)
     }
 
     pub(crate) fn not_leader(&self) -> Error {

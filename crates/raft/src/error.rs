@@ -38,6 +38,14 @@ pub enum Error {
         /// Why
         reason: String,
     },
+    /// Rows of another member cannot be taken over.
+    #[error("rows of range {range} cannot be taken over: {reason}")]
+    Transfer {
+        /// The range
+        range: RangeId,
+        /// Why
+        reason: String,
+    },
     /// The group is stopped on this node, in order or after a failure. Nothing
     /// was done.
     #[error("range {range} is stopped on this node: {reason}")]
@@ -99,7 +107,7 @@ impl Error {
             Error::OutcomeUnknown { .. } => Class::Unknown,
             Error::TooLarge { .. } => Class::Resource,
             Error::Start { .. } => Class::Corrupt,
-            Error::Checkpoint(_) => Class::Resource,
+            Error::Checkpoint(_) | Error::Transfer { .. } => Class::Resource,
         }
     }
 }

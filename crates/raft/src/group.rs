@@ -149,7 +149,7 @@ impl Group {
             .map_err(|e| failed(e.to_string()))?;
         let (machine, machine_gone) = Machine::new(shared.clone());
         let contacts = Arc::new(Contacts::new(clock.clone()));
-        let links = Links::new(id, options.network.clone(), contacts);
+        let links = Links::new(options.network.clone(), contacts, shared.clone());
         let known = shared.membership();
         links.contacts.follow(&known);
         let mut config = config(id, &options).map_err(failed)?;
@@ -335,6 +335,8 @@ impl Group {
                     .map(Response::TransferLeader)
                     .map_err(|e| self.stopped_by(e.to_string()));
             }
+            Request::Stage { transfer, number, chunk } => return self.stage(transfer, number, chunk).await,
+            Request::Install { vote, meta, transfer } => return self.install(vote, meta, transfer).await,
             Request::Propose(batch) => return Ok(Response::Proposed(self.proposed(batch).await)),
             Request::Barrier => return Ok(Response::Barrier(self.asked_for_barrier().await)),
         };
@@ -346,6 +348,10 @@ impl Group {
         let inner = &self.inner;
         inner.shared.made_durable(mark);
         add(&inner.shared.metrics.checkpoints, 1);
+        if inner.shared.sending.load(Ordering::Acquire) > 0 {
+            // Who is sent rows goes on from the log where they end.
+            return Ok(());
+        }
         inner.raft.trigger().snapshot().await.map_err(|e| self.stopped_by(e.to_string()))
     }
 

@@ -22,6 +22,7 @@
 //! | `proposer`     | packs concurrent proposals into entries                         |
 //! | [`group`]      | the group: propose, read barrier, start and stop                |
 //! | `decide`       | propose and read on any member: ask whoever leads                |
+//! | `transfer`     | rows for a member that the log cannot help any more             |
 //! | `members`      | who belongs to the group, and who votes                         |
 //! | `contacts`     | who answers, and where they are                                 |
 //! | [`network`]    | the seam through which members of a group talk                  |
@@ -47,6 +48,7 @@ pub mod payload;
 mod proposer;
 #[cfg(test)]
 mod tests;
+mod transfer;
 pub mod types;
 
 pub use checkpoint::Checkpointer;

@@ -8,11 +8,11 @@
 //!
 //! A snapshot, in openraft's sense, is here a position up to which the state is
 //! durable by itself: a checkpoint. It lets the log be purged. Its rows stay where
-//! they are; sending them to a follower is another matter (see [`crate::network`]).
+//! they are; a follower that needs them is sent those of now (see `transfer`).
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures::stream::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
@@ -39,13 +39,18 @@ const STEP_ENTRIES: usize = 1024;
 /// worker to others meanwhile.
 const BLOCKING_BYTES: usize = 256 << 10;
 
-/// Proof that the state is durable up to a position. The rows themselves are not
-/// in it.
+/// Where the rows of a snapshot are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Checkpointed(pub AppliedMark);
+pub(crate) enum SnapshotRows {
+    /// In this member's state, which is durable up to this position.
+    Here(AppliedMark),
+    /// Put aside, having come from another member: the number of their transfer.
+    Staged(u128),
+}
 
-type CheckpointSnapshot =
-    Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<Types>, NodeId, Peer, Checkpointed>;
+/// A snapshot in openraft's terms.
+pub(crate) type GroupSnapshot =
+    Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<Types>, NodeId, Peer, SnapshotRows>;
 
 /// How far this replica has applied the log; written by the machine alone.
 #[derive(Default)]
@@ -87,7 +92,11 @@ impl Marks {
     }
 
     fn meta(&self) -> SnapshotMeta {
-        let at = position(self.durable);
+        self.meta_at(self.durable)
+    }
+
+    fn meta_at(&self, mark: AppliedMark) -> SnapshotMeta {
+        let at = position(mark);
         let last_membership = self.memberships.iter().rfind(|m| *m.log_id() <= at).cloned().unwrap_or_default();
         SnapshotMeta { last_log_id: at, last_membership }
     }
@@ -107,6 +116,8 @@ pub(crate) struct Shared {
     pub progress: Arc<Progress>,
     pub marks: Arc<Mutex<Marks>>,
     pub metrics: Arc<GroupMetrics>,
+    /// Members that rows are being sent to. The log keeps what they will need next.
+    pub sending: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -125,7 +136,21 @@ impl Shared {
         progress.advance(durable);
         clock.observe(durable.commit);
         let marks = Mutex::new(Marks { memberships, durable });
-        Ok(Shared { group, state, log, clock, progress: Arc::new(progress), marks: Arc::new(marks), metrics })
+        Ok(Shared {
+            group,
+            state,
+            log,
+            clock,
+            progress: Arc::new(progress),
+            marks: Arc::new(marks),
+            metrics,
+            sending: Arc::default(),
+        })
+    }
+
+    /// What a snapshot of the rows at `mark` is.
+    pub fn meta_at(&self, mark: AppliedMark) -> SnapshotMeta {
+        self.marks.lock().meta_at(mark)
     }
 
     /// Who belongs to the group, as far as the log on this node says.
@@ -230,7 +255,7 @@ pub(crate) fn on_worker<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = Checkpointed;
+    type SnapshotData = SnapshotRows;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -257,18 +282,34 @@ impl RaftStateMachine<Types> for Machine {
         Builder { shared: self.shared.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _: Checkpointed) -> io::Result<()> {
-        let at = meta.last_log_id.map_or_else(String::new, |at| format!(" at {at}"));
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("a snapshot of {}{at} was offered, and rows cannot be received", self.shared.group),
-        ))
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, rows: SnapshotRows) -> io::Result<()> {
+        let SnapshotRows::Staged(transfer) = rows else {
+            return Err(io::Error::other("a snapshot without rows cannot be installed"));
+        };
+        let shared = &self.shared;
+        // Before the rows: a membership that is known too early is only a hint.
+        shared.log.save_membership(&meta.last_membership).await?;
+        let (state, group) = (shared.state.clone(), shared.group);
+        let installed = tokio::task::spawn_blocking(move || state.install_staged(group, transfer)).await;
+        let mark = installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        if position(mark) != meta.last_log_id {
+            return Err(io::Error::other(format!("rows of {mark:?} came with a snapshot of {:?}", meta.last_log_id)));
+        }
+        {
+            let mut marks = shared.marks.lock();
+            marks.memberships = vec![meta.last_membership.clone()];
+            marks.durable = mark;
+        }
+        shared.clock.observe(mark.commit);
+        shared.progress.advance(mark);
+        tracing::info!(group = %shared.group, index = mark.index, "took over the rows of another member");
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<CheckpointSnapshot>> {
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<GroupSnapshot>> {
         let marks = self.shared.marks.lock();
         let meta = marks.meta();
-        Ok(meta.last_log_id.map(|_| Snapshot { meta, snapshot: Checkpointed(marks.durable) }))
+        Ok(meta.last_log_id.map(|_| Snapshot { meta, snapshot: SnapshotRows::Here(marks.durable) }))
     }
 }
 
@@ -278,9 +319,9 @@ pub(crate) struct Builder {
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = Checkpointed;
+    type SnapshotData = SnapshotRows;
 
-    async fn build_snapshot(&mut self) -> io::Result<CheckpointSnapshot> {
+    async fn build_snapshot(&mut self) -> io::Result<GroupSnapshot> {
         let shared = &self.shared;
         if shared.marks.lock().durable.index == 0 {
             let (state, group) = (shared.state.clone(), shared.group);
@@ -295,6 +336,6 @@ impl RaftSnapshotBuilder<Types> for Builder {
         // Only the membership in force at the snapshot and later ones are needed.
         let at = meta.last_membership.log_id().to_owned();
         marks.memberships.retain(|m| *m.log_id() >= at);
-        Ok(Snapshot { meta, snapshot: Checkpointed(marks.durable) })
+        Ok(Snapshot { meta, snapshot: SnapshotRows::Here(marks.durable) })
     }
 }

@@ -6,15 +6,14 @@
 //! and brings the [`Response`] back. Whatever the links do about batching, order
 //! and back-pressure, they do below it.
 //!
-//! Snapshots are not among the requests: rows travel in bulk, beside the control
-//! traffic, and a follower that has fallen behind the purged log cannot be helped
-//! without them. Until that transfer exists a leader that would need it gets an
-//! error here, and the follower stays behind, visibly.
+//! Rows for a member that has fallen behind the log travel in chunks
+//! (`transfer`), so that no message is large and none is sent twice for long.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
@@ -22,15 +21,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::storage::Snapshot;
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use polity_base::{Batch, NodeId, RangeId, Timestamp};
 use polity_store::state::BatchOutcome;
 use serde::{Deserialize, Serialize};
 
 use crate::contacts::Contacts;
-use crate::machine::Checkpointed;
-use crate::types::{Peer, Types, Vote};
+use crate::machine::{GroupSnapshot, Shared, SnapshotRows};
+use crate::types::{Peer, SnapshotMeta, Types, Vote};
 
 /// What one member asks of another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +41,24 @@ pub enum Request {
     PreVote(VoteRequest<Types>),
     /// Lead the group.
     TransferLeader(TransferLeaderRequest<Types>),
+    /// Put this aside: a part of the rows of a snapshot.
+    Stage {
+        /// The number of the transfer
+        transfer: u128,
+        /// The number of the chunk, counted from 0
+        number: u64,
+        /// The chunk
+        chunk: Bytes,
+    },
+    /// Take over the rows of this transfer, all of which are put aside.
+    Install {
+        /// Who leads
+        vote: Vote,
+        /// What the snapshot is
+        meta: SnapshotMeta,
+        /// The number of the transfer
+        transfer: u128,
+    },
     /// You lead: order this batch.
     Propose(Batch),
     /// You lead: what must I have applied to read everything that is acknowledged?
@@ -58,6 +74,10 @@ pub enum Response {
     Vote(VoteResponse<Types>),
     /// To [`Request::TransferLeader`]
     TransferLeader(TransferLeaderResponse<Types>),
+    /// To [`Request::Stage`]
+    Staged,
+    /// To [`Request::Install`]
+    Installed(SnapshotResponse<Types>),
     /// To [`Request::Propose`]
     Proposed(Result<BatchOutcome, Declined>),
     /// To [`Request::Barrier`]
@@ -121,11 +141,12 @@ pub(crate) struct Links {
     group: RangeId,
     network: Arc<dyn Network>,
     pub contacts: Arc<Contacts>,
+    pub shared: Shared,
 }
 
 impl Links {
-    pub fn new(group: RangeId, network: Arc<dyn Network>, contacts: Arc<Contacts>) -> Links {
-        Links { group, network, contacts }
+    pub fn new(network: Arc<dyn Network>, contacts: Arc<Contacts>, shared: Shared) -> Links {
+        Links { group: shared.group, network, contacts, shared }
     }
 
     /// Asks the member on node `to`, for `patience` at most.
@@ -182,7 +203,7 @@ impl Link {
 }
 
 impl RaftNetworkV2<Types> for Link {
-    type SnapshotData = Checkpointed;
+    type SnapshotData = SnapshotRows;
 
     async fn append_entries(
         &mut self,
@@ -226,15 +247,14 @@ impl RaftNetworkV2<Types> for Link {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<Types>, NodeId, Peer, Checkpointed>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        _: GroupSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let error = AnyError::error(format!(
-            "{} needs entries of {} that are purged here, and rows cannot be sent to it",
-            self.to, self.links.group
-        ));
-        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+        tokio::select! {
+            sent = self.links.send_rows(self.to, vote) => sent,
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
 }

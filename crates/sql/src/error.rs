@@ -183,6 +183,12 @@ impl Error {
             .hint("This is a fault in Polity. Please report it with the statement that led here.")
     }
 
+    /// The same with other words for what happened.
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Error {
+        self.0.message = message.into();
+        self
+    }
+
     /// Adds the facts: full sentences.
     pub fn detail(mut self, detail: impl Into<String>) -> Error {
         self.0.detail = Some(detail.into());

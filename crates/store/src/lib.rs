@@ -13,6 +13,8 @@
 //!               disk (a folder; real, or torn and flipped in memory)
 //! ```
 //!
+//! Beside them, [`spill`] is where queries put aside what does not fit in memory.
+//!
 //! Nothing reaches the disk unsealed, and nothing is read from it unverified:
 //! damage is an error that names the file and the place, never a wrong answer.
 
@@ -20,6 +22,7 @@ pub mod disk;
 pub mod error;
 pub mod log;
 pub mod seal;
+pub mod spill;
 pub mod state;
 
 pub use disk::{Disk, DiskFile};

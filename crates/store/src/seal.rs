@@ -221,6 +221,14 @@ pub struct Sealer {
 }
 
 impl Sealer {
+    /// A sealer under a key that is drawn now and kept nowhere: for what nobody
+    /// needs after a restart.
+    pub fn passing(entropy: &dyn Entropy, purpose: &str) -> Result<Sealer, Error> {
+        let mut secret = Zeroizing::new([0; KEY_LEN]);
+        entropy.fill(&mut *secret);
+        Sealer::new(&secret, purpose)
+    }
+
     fn new(secret: &[u8; KEY_LEN], purpose: &str) -> Result<Sealer, Error> {
         let info = [b"polity at rest 1: ".as_slice(), purpose.as_bytes()];
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"polity").extract(secret);

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use polity_base::seams::{ClockSource, Seams, unique_id};
-use polity_base::{Batch, NodeId, Operation, Precondition, Timestamp};
+use polity_base::{Batch, NodeId, Operation, Precondition, Span, Timestamp};
 
 use crate::directory::Directory;
 use crate::error::{Contested, Error, WaitsFor};
-use crate::locks::{LockKeeper, LockNetwork, TransactionId};
+use crate::freshness::{Freshness, close_while_idle};
+use crate::locks::{Listed, LockKeeper, LockNetwork, TransactionId};
 use crate::replica::Outcome;
 use crate::transaction::Transaction;
 
@@ -35,9 +36,8 @@ pub struct TransactionOptions {
     /// Whether writes and locks are refused. What is read then need not be
     /// recorded.
     pub read_only: bool,
-    /// Reads the state of this time instead of the present; implies `read_only`.
-    /// A time later than the last commit reads the last commit.
-    pub as_of: Option<Timestamp>,
+    /// How old a state is read; anything but the latest implies `read_only`.
+    pub freshness: Freshness,
     /// How long to wait for one lock; `None` waits as long as it takes.
     pub lock_timeout: Option<Duration>,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     pub directory: Directory,
     pub locks: LockKeeper,
     pub options: Options,
-    clock: Arc<dyn ClockSource>,
+    pub clock: Arc<dyn ClockSource>,
     /// Upper half of batch ids: no other run of any node draws the same.
     run: u64,
     transactions: AtomicU64,
@@ -110,7 +110,9 @@ impl Database {
     ) -> Database {
         let run = unique_id(seams.entropy.as_ref()) as u64;
         let locks = LockKeeper::among_others(options.node, network, run, options.lock_lease);
-        Database::new(directory, seams, locks, options, run)
+        let database = Database::new(directory, seams, locks, options, run);
+        tokio::spawn(close_while_idle(Arc::downgrade(&database.inner)));
+        database
     }
 
     fn new(directory: Directory, seams: &Seams, locks: LockKeeper, options: Options, run: u64) -> Database {
@@ -126,17 +128,15 @@ impl Database {
         Database { inner: Arc::new(inner) }
     }
 
-    /// Begins a transaction. Its snapshot is taken by its first statement.
+    /// Begins a transaction. Its snapshot is taken by its first statement, or now
+    /// if it does not read the latest state.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
         let number = self.inner.transactions.fetch_add(1, Ordering::Relaxed);
         let id = TransactionId { node: self.inner.options.node, number };
-        let as_of = options.as_of;
+        let read_at = self.inner.read_at(options.freshness).await?;
         let mut transaction = Transaction::new(self.inner.clone(), id, options);
-        if let Some(at) = as_of {
-            if at > self.inner.clock.read().latest {
-                return Err(Error::InTheFuture(at));
-            }
-            transaction.take_snapshot_as_of(at).await?;
+        if let Some(at) = read_at {
+            transaction.take_snapshot_at(at)?;
         }
         Ok(transaction)
     }
@@ -152,6 +152,28 @@ impl Database {
         committed(replica.commit(batch).await?)
     }
 
+    /// Writes without reading, unless some key of `guard` was written after
+    /// `since`. Whether it was written.
+    pub async fn write_unless_changed(
+        &self,
+        guard: Span,
+        since: Timestamp,
+        operations: Vec<Operation>,
+    ) -> Result<bool, Error> {
+        let batch = self.inner.batch(vec![Precondition::Unchanged { span: guard, since }], operations);
+        let (_, replica) = self.inner.directory.of_key(&[]);
+        match committed(replica.commit(batch).await?) {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The node this is.
+    pub fn node(&self) -> NodeId {
+        self.inner.options.node
+    }
+
     /// Where the rows live.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
@@ -160,6 +182,11 @@ impl Database {
     /// Who waits for whom now, and for which lock, among the locks kept here.
     pub fn lock_waits(&self) -> Vec<WaitsFor> {
         self.inner.locks.table().waits()
+    }
+
+    /// All locks kept here that are held or waited for.
+    pub fn locks(&self) -> Vec<Listed> {
+        self.inner.locks.table().all()
     }
 }
 

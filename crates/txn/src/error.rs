@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use polity_base::{Class, Key, Span, Timestamp};
+use polity_base::{Class, Key, NodeId, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::locks::{LockMode, TransactionId};
@@ -44,7 +45,20 @@ pub enum Error {
     Unknown(String),
     /// The replicas cannot keep their guarantee right now.
     #[error("the range is not available: {0}")]
-    Unavailable(String),
+    Unavailable(Outage),
+    /// The state that can be read here is older than was allowed, and a newer one
+    /// cannot be had.
+    #[error("the newest state that can be read here is {} old", shown(*age))]
+    TooStale {
+        /// The newest state that can be read here
+        newest: Timestamp,
+        /// How old it is, at most
+        age: Duration,
+        /// What was asked for
+        wanted: Wanted,
+        /// Why a newer one cannot be had
+        outage: Outage,
+    },
     /// The transaction writes more than one transaction may.
     #[error("the transaction is larger than {limit} bytes")]
     TooLarge {
@@ -76,6 +90,50 @@ pub enum Error {
         /// What the replica said
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Why the replicas cannot keep their guarantee, as far as is known here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outage {
+    /// What happened
+    pub why: String,
+    /// Nodes that do not answer
+    pub unreachable: Vec<NodeId>,
+    /// Since when they do not
+    pub since: Option<Timestamp>,
+}
+
+impl Outage {
+    /// An outage of which only the reason is known.
+    pub fn because(why: String) -> Outage {
+        Outage { why, unreachable: Vec::new(), since: None }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// What a reader of the past asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// The state of this time
+    At(Timestamp),
+    /// A state that is not older than this
+    Within(Duration),
+}
+
+/// A duration for people: to the tenth of a second, or in whole larger units.
+pub fn shown(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        seconds @ 10..600 => format!("{seconds} s"),
+        seconds @ 600..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// What two transactions wanted at once.
@@ -139,7 +197,7 @@ impl Error {
             Error::Conflict(_) | Error::Exists(_) | Error::Missing(_) | Error::Deadlock(_) => Class::Conflict,
             Error::LockNotAvailable { .. } => Class::Conflict,
             Error::Unknown(_) => Class::Unknown,
-            Error::Unavailable(_) => Class::Unavailable,
+            Error::Unavailable(_) | Error::TooStale { .. } => Class::Unavailable,
             Error::TooLarge { .. } => Class::Resource,
             Error::ReadOnly | Error::TooOld { .. } | Error::InTheFuture(_) => Class::Input,
             Error::Misuse(_) => Class::Bug,

@@ -13,6 +13,7 @@
 //! | [`directory`]   | which replica serves which keys                          |
 //! | [`database`]    | where transactions begin                                 |
 //! | [`transaction`] | statements, savepoints, isolation, commit                |
+//! | `freshness`     | how old a state is read, and what closes time            |
 //! | [`view`]        | the snapshot with own writes over it                     |
 //! | [`locks`]       | fair row locks with deadlock detection                   |
 //! | [`error`]       | why a transaction cannot go on                           |
@@ -22,6 +23,7 @@
 pub mod database;
 pub mod directory;
 pub mod error;
+mod freshness;
 pub mod locks;
 mod overlay;
 mod reads;
@@ -36,8 +38,11 @@ pub mod view;
 
 pub use database::{Database, Isolation, Options, TransactionOptions};
 pub use directory::Directory;
-pub use error::{Contested, Error, WaitsFor};
-pub use locks::{CallFailed, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait};
+pub use error::{Contested, Error, Outage, WaitsFor, Wanted};
+pub use freshness::Freshness;
+pub use locks::{
+    CallFailed, Listed as ListedLock, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait,
+};
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
 pub use strong::StrongReplica;
 pub use transaction::{Locked, Savepoint, StatementMark, Transaction};

@@ -28,7 +28,11 @@ pub trait Replica: Send + Sync + 'static {
     /// The node that leads the range, as far as is known here: it keeps the locks.
     fn leader(&self) -> Option<NodeId>;
 
-    /// The newest timestamp that can be read here without asking anyone.
+    /// Whether there are other replicas, which may serve reads alone.
+    fn has_peers(&self) -> bool;
+
+    /// The newest timestamp that can be read here without asking anyone: nothing
+    /// will be written at or before it any more, whoever leads.
     fn applied(&self) -> Timestamp;
 
     /// The oldest timestamp that can still be read here.

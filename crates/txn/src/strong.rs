@@ -10,7 +10,7 @@ use polity_base::{Batch, Class, Key, NodeId, Span, Timestamp};
 use polity_raft::Group;
 use polity_store::state::{Answer, BatchOutcome, Reader, Scan, State};
 
-use crate::Error;
+use crate::error::{Error, Outage};
 use crate::replica::{Change, Outcome, Replica, Rows, Snapshot};
 
 /// Bytes of one chunk at most, whatever the number of its rows.
@@ -43,12 +43,19 @@ impl Replica for StrongReplica {
         self.group.leader()
     }
 
+    fn has_peers(&self) -> bool {
+        self.group.status().members.len() > 1
+    }
+
     fn applied(&self) -> Timestamp {
         self.group.applied()
     }
 
     fn oldest(&self) -> Timestamp {
-        self.state.horizon()
+        // The horizon moves only now and then; what lies before the retention period
+        // may be cleared all the same.
+        let retention = u64::try_from(self.state.retention().as_nanos()).unwrap_or(u64::MAX);
+        self.state.horizon().max(self.applied().minus_nanos(retention))
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {
@@ -124,9 +131,13 @@ impl Rows for Scan {
 
 impl From<polity_raft::Error> for Error {
     fn from(error: polity_raft::Error) -> Error {
+        if let polity_raft::Error::NoQuorum { unreachable, since, .. } = &error {
+            let (why, unreachable, since) = (error.to_string(), unreachable.clone(), *since);
+            return Error::Unavailable(Outage { why, unreachable, since });
+        }
         match error.class() {
             Class::Unknown => Error::Unknown(error.to_string()),
-            Class::Unavailable | Class::Retry => Error::Unavailable(error.to_string()),
+            Class::Unavailable | Class::Retry => Error::Unavailable(Outage::because(error.to_string())),
             class => match error {
                 polity_raft::Error::TooLarge { limit, .. } => Error::TooLarge { limit },
                 error => Error::Replica { class, source: Arc::new(error) },

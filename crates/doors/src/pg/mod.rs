@@ -23,6 +23,8 @@ pub mod frontend;
 mod metrics;
 mod opening;
 pub mod scram;
+#[cfg(test)]
+mod tests;
 pub mod value;
 
 use std::collections::HashMap;
@@ -30,13 +32,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use parking_lot::Mutex;
-use polity_sql::session::{Canceller, Engine};
+use polity_sql::session::{Canceller, Engine, Session};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,7 +69,6 @@ struct Shared {
     /// Keys the salts of users that do not exist
     secret: [u8; 32],
     sessions: Mutex<HashMap<i32, Listed>>,
-    next_process: AtomicI32,
 }
 
 /// A session, as others can reach it.
@@ -93,19 +93,17 @@ impl Drop for Registration {
 }
 
 impl Shared {
-    /// Gives a session the number and secret by which it can be cancelled.
-    fn register(self: &Arc<Self>, canceller: Canceller) -> Registration {
+    /// Gives a session the secret by which it can be cancelled, and lets other sessions end it.
+    fn register(self: &Arc<Self>, session: &Session, peer: SocketAddr) -> Registration {
         let mut secret = [0; 4];
         self.engine.seams().entropy.fill(&mut secret);
         let departure = Arc::<Departure>::default();
-        let mut sessions = self.sessions.lock();
-        let process = loop {
-            let number = self.next_process.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-            if !sessions.contains_key(&number) {
-                break number;
-            }
-        };
-        sessions.insert(process, Listed { secret, canceller, departure: departure.clone() });
+        let presence = session.presence();
+        let asked = departure.clone();
+        presence.connected(peer, move || asked.ask());
+        let process = i32::try_from(presence.number).unwrap_or(i32::MAX);
+        let listed = Listed { secret, canceller: session.canceller(), departure: departure.clone() };
+        self.sessions.lock().insert(process, listed);
         Registration { shared: self.clone(), process, secret, departure }
     }
 
@@ -137,14 +135,7 @@ pub async fn serve(
 ) {
     let mut secret = [0; 32];
     engine.seams().entropy.fill(&mut secret);
-    let shared = Arc::new(Shared {
-        engine,
-        options,
-        metrics,
-        secret,
-        sessions: Mutex::default(),
-        next_process: AtomicI32::new(1),
-    });
+    let shared = Arc::new(Shared { engine, options, metrics, secret, sessions: Mutex::default() });
     // Connections inherit it: a client whose machine is gone is noticed in the end.
     if let Err(error) = socket2::SockRef::from(&listener).set_keepalive(true) {
         tracing::debug!(%error, "keepalive could not be set");
@@ -180,7 +171,7 @@ async fn admit(shared: &Arc<Shared>, accepted: io::Result<(TcpStream, SocketAddr
                 return;
             }
             let _ = stream.set_nodelay(true);
-            tasks.spawn(opening::welcome(shared.clone(), stream, peer, place));
+            tasks.spawn(opening::welcome(shared.clone(), Stream::Plain(stream), peer, place));
         }
         Err(error) => {
             // Out of file descriptors, most likely: others may end soon.
@@ -194,6 +185,8 @@ async fn admit(shared: &Arc<Shared>, accepted: io::Result<(TcpStream, SocketAddr
 enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
 }
 
 impl AsyncRead for Stream {
@@ -201,6 +194,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_read(cx, buf),
+            #[cfg(test)]
+            Stream::Memory(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
 }
@@ -210,6 +205,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(s) => Pin::new(s).poll_write(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_write(cx, buf),
+            #[cfg(test)]
+            Stream::Memory(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
 
@@ -217,6 +214,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(s) => Pin::new(s).poll_flush(cx),
             Stream::Tls(s) => Pin::new(s).poll_flush(cx),
+            #[cfg(test)]
+            Stream::Memory(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -224,6 +223,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(s) => Pin::new(s).poll_shutdown(cx),
             Stream::Tls(s) => Pin::new(s).poll_shutdown(cx),
+            #[cfg(test)]
+            Stream::Memory(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 }

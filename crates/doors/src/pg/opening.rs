@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use polity_sql::session::Session;
 use polity_sql::{Condition, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
@@ -43,14 +42,14 @@ impl From<Error> for End {
 }
 
 /// Serves one client from its first byte to its last.
-pub(super) async fn welcome(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, place: Place) {
+pub(super) async fn welcome(shared: Arc<Shared>, stream: Stream, peer: SocketAddr, place: Place) {
     // What happens before the session is boxed: it is large, and soon over.
     let session = Box::pin(open(&shared, stream, peer, place.count())).await;
     let Some((session, stream, input)) = session else {
         shared.metrics.refused();
         return;
     };
-    let registration = shared.register(session.canceller());
+    let registration = shared.register(&session, peer);
     let departure = registration.departure.clone();
     let connection = Connection::new(shared.clone(), stream, input, session, departure);
     connection.run(registration.process, &registration.secret).await;
@@ -59,7 +58,7 @@ pub(super) async fn welcome(shared: Arc<Shared>, stream: TcpStream, peer: Socket
 /// Everything up to the session. Clients that are refused are told why.
 async fn open(
     shared: &Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     count: usize,
 ) -> Option<(Session, Stream, BytesMut)> {
@@ -102,11 +101,10 @@ type Opened = (Stream, Vec<(String, String)>, u16);
 /// TLS, if the client asks for it; cancel requests; the startup message.
 async fn negotiate(
     shared: &Arc<Shared>,
-    stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     input: &mut BytesMut,
 ) -> Result<Opened, End> {
-    let mut stream = Stream::Plain(stream);
     loop {
         let opening = loop {
             match frontend::next_opening(input) {

@@ -1,6 +1,6 @@
 //! `polity sql`: a small shell for those without psql.
 
-mod tls;
+pub mod tls;
 
 use std::io::{IsTerminal, Read};
 
@@ -167,7 +167,7 @@ async fn show(client: &Client, sql: &str) -> Outcome {
 }
 
 /// An error with the facts and the next step that the server gave.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else { return format!("{error}{}", source(error)) };
     let mut text = format!("{}: {} ({})", db.severity(), db.message(), db.code().code());
     for (label, part) in [("DETAIL", db.detail()), ("HINT", db.hint())] {

@@ -1,4 +1,4 @@
-//! TLS for the shell's connection.
+//! TLS for connections of the shell and of `polity check`.
 //!
 //! Needed where the connection leaves this machine; on it, nodes also accept
 //! connections without TLS, and SCRAM never sends the password.
@@ -9,8 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
@@ -26,12 +29,63 @@ impl Connector {
         for certificate in CertificateDer::pem_file_iter(file).map_err(|e| format!("--ca {}: {e}", file.display()))? {
             roots.add(certificate.map_err(|e| format!("--ca {}: {e}", file.display()))?)?;
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = builder()?.with_root_certificates(roots).with_no_client_auth();
         Ok(Connector(Arc::new(config)))
+    }
+
+    /// A connector that takes any certificate: libpq's `sslmode=require`, which
+    /// keeps others from reading along but not from answering in the server's place.
+    pub fn trusting_anyone() -> Result<Connector, rustls::Error> {
+        let builder = builder()?;
+        let anyone = Arc::new(Anyone(builder.crypto_provider().signature_verification_algorithms));
+        let config = builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+        Ok(Connector(Arc::new(config)))
+    }
+}
+
+type Builder = rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>;
+
+fn builder() -> Result<Builder, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+}
+
+/// Asks only that the server has the key of the certificate it shows.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
 

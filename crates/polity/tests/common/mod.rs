@@ -2,19 +2,26 @@
 
 #![allow(dead_code)] // each test program uses a part
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+pub mod cluster;
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// A node in a process of its own; killed when dropped.
 pub struct Node {
     child: Child,
+    /// Its number
+    pub id: u64,
     /// postgresql://…
     pub url: String,
     /// http://…
     pub http: String,
+    /// Host and port of its link listener, if it has one
+    pub link: String,
 }
 
 impl Node {
@@ -26,10 +33,16 @@ impl Node {
 
     /// The same, giving what it said if it did not start.
     pub fn try_start(data: &Path) -> Result<Node, String> {
+        Node::start_with(data, ["--sql", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+    }
+
+    /// Starts a node with these arguments beside the usual ones.
+    pub fn start_with<A: AsRef<OsStr>>(data: &Path, arguments: impl IntoIterator<Item = A>) -> Result<Node, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_polity"))
-            .args(["start", "--dev", "--json", "--until-input-ends", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["start", "--dev", "--json", "--until-input-ends"])
             .arg("--data")
             .arg(data)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -46,8 +59,9 @@ impl Node {
         let mut stderr = child.stderr.take().expect("stderr is piped");
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
         let node = &ready["nodes"][0];
-        let text = |field: &str| node[field].as_str().expect("a text").to_owned();
-        Ok(Node { child, url: text("sql"), http: text("http") })
+        let text = |field: &str| node[field].as_str().unwrap_or_default().to_owned();
+        let id = node["id"].as_u64().expect("a number");
+        Ok(Node { child, id, url: text("sql"), http: text("http"), link: text("link") })
     }
 
     /// Kills the process at once: kill -9.
@@ -56,15 +70,32 @@ impl Node {
         self.child.wait().expect("the process ends");
     }
 
+    /// Asks the process to stop in order, and waits until it has.
+    pub fn stop(&mut self) {
+        // The end of its input is its signal.
+        drop(self.child.stdin.take());
+        self.child.wait().expect("the process ends");
+    }
+
     /// Whether the process still runs.
     pub fn is_up(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Host and port of the SQL door.
     pub fn address(&self) -> String {
         let rest = self.url.split('@').nth(1).expect("a user in the URL");
         rest.split('/').next().expect("a database in the URL").to_owned()
+    }
+
+    /// Host and port of the http door.
+    pub fn http_address(&self) -> String {
+        self.http.trim_start_matches("http://").to_owned()
     }
 
     /// A client.

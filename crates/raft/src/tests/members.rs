@@ -11,7 +11,7 @@ use polity_store::disk::MemoryDisk;
 
 use super::world::*;
 use crate::network::{CallError, Network, Request, Response};
-use crate::{Group, GroupOptions, Peer};
+use crate::{Error, Group, GroupOptions, Peer};
 
 /// Calls go straight to the member, unless one of the two is cut off.
 #[derive(Clone, Default)]
@@ -23,6 +23,18 @@ struct Hub {
 struct HubInner {
     members: BTreeMap<NodeId, Group>,
     cut_off: Vec<NodeId>,
+    /// Loses every third message on the way to it, or the answer
+    unreliable: Option<NodeId>,
+    calls: u64,
+}
+
+impl HubInner {
+    /// What happens to a message to `to`: whether it arrives, and its answer.
+    fn fate(&mut self, to: NodeId) -> (bool, bool) {
+        self.calls += 1;
+        let lost = self.unreliable == Some(to) && self.calls.is_multiple_of(3);
+        (!lost || self.calls.is_multiple_of(2), !lost)
+    }
 }
 
 struct Plug {
@@ -34,15 +46,20 @@ impl Network for Plug {
     fn call(&self, _: RangeId, to: NodeId, _: &Peer, request: Request) -> BoxFuture<'_, Result<Response, CallError>> {
         Box::pin(async move {
             let reachable = |inner: &HubInner| !inner.cut_off.contains(&to) && !inner.cut_off.contains(&self.from);
+            let (arrives, is_answered) = self.hub.inner.lock().fate(to);
             let member = {
                 let inner = self.hub.inner.lock();
-                inner.members.get(&to).filter(|_| reachable(&inner)).cloned()
+                inner.members.get(&to).filter(|_| arrives && reachable(&inner)).cloned()
             };
             let member = member.ok_or_else(|| CallError::Unreachable(to, "cut off".to_owned()))?;
             // As over a wire: what arrives is a copy.
             let request = crate::payload::whole(&postcard::to_stdvec(&request).unwrap()).unwrap();
             let answer = member.answer(request).await.map_err(|e| CallError::Failed(to, e.to_string()))?;
-            if reachable(&self.hub.inner.lock()) { Ok(answer) } else { Err(CallError::Failed(to, "lost".to_owned())) }
+            if is_answered && reachable(&self.hub.inner.lock()) {
+                Ok(answer)
+            } else {
+                Err(CallError::Failed(to, "lost".to_owned()))
+            }
         })
     }
 }
@@ -233,5 +250,49 @@ async fn leadership_is_handed_on_and_nobody_notices() {
     members[&first].group.transfer_leader(NodeId(next)).await.unwrap();
     writer.await.unwrap();
     assert_eq!(members[&first].read("k").await.as_deref(), Some("199"));
+    stop(hub, members).await;
+}
+
+#[tokio::test]
+async fn a_member_that_the_log_cannot_help_is_sent_the_rows_though_the_way_is_bad() {
+    let (hub, members) = three().await;
+    let first = leader(&members, &[1, 2, 3]).await;
+    let group = &members[&first].group;
+    for n in 0..1_500u128 {
+        committed(group.propose(put(n, &format!("k{n}"), &"v".repeat(4_000))).await.unwrap());
+    }
+    for member in members.values() {
+        while member.group.applied() < group.applied() {
+            tokio::task::yield_now().await;
+        }
+        let made = member.state.checkpoint().unwrap();
+        member.group.compact(made.marks[&RANGE]).await.unwrap();
+    }
+    while group.status().purged_index == 0 {
+        tokio::task::yield_now().await;
+    }
+    // On a busy machine the leader may have just changed.
+    while let Err(error) =
+        members[&leader(&members, &[1, 2, 3]).await].group.add_learner(NodeId(4), Peer::default()).await
+    {
+        assert!(matches!(error, Error::NotLeader { .. }), "{error}");
+    }
+    let fourth = newcomer(&hub, 4).await;
+    // Every third message to it is lost, or its answer is.
+    hub.inner.lock().unreliable = Some(NodeId(4));
+    let last = committed(group.propose(put(9_999, "last", "v")).await.unwrap());
+    while fourth.group.applied() < last {
+        tokio::task::yield_now().await;
+    }
+    assert!(fourth.group.status().purged_index > 0);
+    assert_eq!(fourth.read("k7").await.map(|v| v.len()), Some(4_000));
+    hub.inner.lock().unreliable = None;
+    let (ours, theirs) = (members[&first].rows(), fourth.rows());
+    assert_eq!(ours.len(), theirs.len());
+    assert!(ours == theirs);
+    // It can be made a voter, and what it holds survives its restart.
+    group.change_voters([1, 2, 3, 4].map(NodeId).into()).await.unwrap();
+    let mut members = members;
+    members.insert(4, fourth);
     stop(hub, members).await;
 }

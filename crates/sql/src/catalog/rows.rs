@@ -23,15 +23,23 @@ pub const STORAGE_BYTES: usize = 4;
 
 /// The stored form of a user row.
 pub fn store(table: &Table, row: &[Value]) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    store_to(table, row, &mut out);
+    out.into()
+}
+
+/// Appends the stored form of a user row to `out`.
+pub fn store_to(table: &Table, row: &[Value], out: &mut Vec<u8>) {
     debug_assert_eq!(row.len(), table.columns.len());
     if usize::from(table.next_column) == table.columns.len() {
-        return row::encode(row);
+        return row::encode_to(row, out);
     }
     let mut live = table.columns.iter().zip(row).peekable();
-    row::encode((0..table.next_column).map(|slot| match live.next_if(|(c, _)| c.id.0 == slot) {
+    let slots = (0..table.next_column).map(|slot| match live.next_if(|(c, _)| c.id.0 == slot) {
         Some((_, value)) => value,
         None => &Value::Null,
-    }))
+    });
+    row::encode_to(slots, out);
 }
 
 /// The user row of a stored row.

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use polity_base::key::Direction;
-use polity_base::{IndexId, Key, Span, TableId};
-use polity_txn::{Database, Isolation, TransactionOptions};
+use polity_base::{IndexId, Key, Span, TableId, Timestamp};
+use polity_txn::{Database, Freshness, Isolation, TransactionOptions, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -102,6 +102,11 @@ pub(super) fn version_key() -> Key {
     Key(Bytes::from_static(&VERSION_KEY))
 }
 
+/// What every change of the catalog writes.
+pub(crate) fn version_span() -> Span {
+    version_key().point()
+}
+
 /// A catalog row's value.
 pub(super) fn encode<T: Serialize>(object: &T) -> Result<Bytes> {
     let bytes = postcard::to_extend(object, vec![FORMAT]).map_err(Error::internal)?;
@@ -121,7 +126,7 @@ fn damaged(why: &str) -> Error {
 }
 
 /// The catalog as `view` has it, own changes of its transaction included.
-pub fn load(view: &polity_txn::View) -> Result<Catalog> {
+pub fn load(view: &View) -> Result<Catalog> {
     let mut catalog = Catalog::default();
     let mut scan = view.untracked().scan(Span::of_index(CATALOG), Direction::Ascending)?;
     loop {
@@ -182,6 +187,10 @@ pub async fn bootstrap(
     seams: &polity_base::seams::Seams,
     options: &crate::session::EngineOptions,
 ) -> Result<()> {
+    // What this node holds is enough to know, and can be read without any other.
+    if local(database).await?.get(&VERSION_KEY)?.is_some() {
+        return Ok(());
+    }
     let mut txn = database.begin(TransactionOptions::default()).await?;
     txn.begin_statement().await?;
     if txn.view().get(&VERSION_KEY)?.is_some() {
@@ -197,8 +206,18 @@ pub async fn bootstrap(
     txn.put(key(kind::NEXT_ID, &[]), encode(&FIRST_ID)?)?;
     txn.put(key(kind::DATABASE, &[]), encode(&options.database)?)?;
     txn.put(role_key(&role.name), encode(&role)?)?;
-    txn.commit().await?;
-    Ok(())
+    match txn.commit().await {
+        // Another node of the new cluster was faster.
+        Err(e) if e.class() == polity_base::Class::Conflict => Ok(()),
+        outcome => Ok(outcome.map(drop)?),
+    }
+}
+
+/// What this node holds, which may lack what was committed last.
+pub async fn local(database: &Database) -> Result<View> {
+    let mut txn = database.begin(TransactionOptions { freshness: Freshness::Local, ..Default::default() }).await?;
+    txn.begin_statement().await?;
+    Ok(txn.view())
 }
 
 /// The catalogs that sessions of this node see, and the identifiers that this
@@ -206,26 +225,40 @@ pub async fn bootstrap(
 pub struct CatalogCache {
     database: Database,
     recent: RwLock<Vec<Arc<Catalog>>>,
+    /// What the latest snapshot saw that was looked at here.
+    newest: RwLock<Option<(Timestamp, Arc<Catalog>)>>,
     ids: tokio::sync::Mutex<std::ops::Range<u32>>,
 }
 
 impl CatalogCache {
     /// An empty memory.
     pub fn new(database: Database) -> CatalogCache {
-        CatalogCache { database, recent: RwLock::default(), ids: tokio::sync::Mutex::new(0..0) }
+        CatalogCache {
+            database,
+            recent: RwLock::default(),
+            newest: RwLock::default(),
+            ids: tokio::sync::Mutex::new(0..0),
+        }
     }
 
     /// The catalog that `view` sees. The view's transaction must not have changed
     /// the catalog itself: then it is [`load`] that knows.
-    pub fn at(&self, view: &polity_txn::View) -> Result<Arc<Catalog>> {
+    pub fn at(&self, view: &View) -> Result<Arc<Catalog>> {
         let version = match view.untracked().get(&VERSION_KEY)? {
             Some(value) => decode::<u64>(&value)?,
-            None => return Err(damaged("it has not been made yet")),
+            None => {
+                return Err(Error::new(Condition::ObjectNotInPrerequisiteState, "the database did not exist yet")
+                    .detail("The state that is read is older than the catalog.")
+                    .hint("Read a later state."));
+            }
         };
-        if let Some(known) = self.recent.read().iter().find(|c| c.version == version) {
-            return Ok(known.clone());
+        let known = self.recent.read().iter().find(|c| c.version == version).cloned();
+        if let Some(known) = known {
+            self.note(view.read_at(), &known);
+            return Ok(known);
         }
         let loaded = Arc::new(load(view)?);
+        self.note(view.read_at(), &loaded);
         let mut recent = self.recent.write();
         if recent.len() >= REMEMBERED {
             recent.remove(0);
@@ -236,7 +269,21 @@ impl CatalogCache {
 
     /// The newest catalog that was asked for on this node, if any was.
     pub fn newest(&self) -> Option<Arc<Catalog>> {
-        self.recent.read().iter().max_by_key(|c| c.version).cloned()
+        self.newest.read().as_ref().map(|(_, catalog)| catalog.clone())
+    }
+
+    /// Versions do not tell which is newer: several nodes draw them, each by its
+    /// own clock.
+    fn note(&self, at: Timestamp, catalog: &Arc<Catalog>) {
+        let newer = |newest: &Option<(Timestamp, Arc<Catalog>)>| {
+            newest.as_ref().is_none_or(|(seen, known)| known.version != catalog.version && *seen < at)
+        };
+        if newer(&self.newest.read()) {
+            let mut newest = self.newest.write();
+            if newer(&newest) {
+                *newest = Some((at, catalog.clone()));
+            }
+        }
     }
 
     /// An identifier that no object or storage has or had. What a rolled-back

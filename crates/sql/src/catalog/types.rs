@@ -232,7 +232,8 @@ pub fn by_name(name: &str) -> Option<Type> {
         "jsonb" => Type::Jsonb,
         "oid" => Type::Oid,
         "name" => Type::Name,
-        "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace" | "regrole" => Type::Regclass,
+        "regclass" | "regtype" | "regproc" | "regprocedure" | "regoper" | "regoperator" | "regnamespace"
+        | "regrole" => Type::Regclass,
         "unknown" => Type::Unknown,
         "void" => Type::Void,
         _ => return None,

@@ -23,7 +23,7 @@ use crate::catalog::{Column, Filler, Index, Table, rows};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Assign, Local};
 use crate::query::{RunEnv, Scalar};
-use crate::session::Context;
+use crate::session::{Context, Watch};
 
 /// Bytes of entries that are sorted at a time.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -73,17 +73,17 @@ impl Build<'_> {
                 break;
             }
             if let Err(failed) = self.add_chunk(ctx, &mut sorter, chunk).await {
-                return Err(self.explain(&view, failed));
+                return Err(self.explain(ctx.watch, &view, failed).await);
             }
-            tokio::task::yield_now().await;
+            ctx.watch.rest().await?;
         }
         let suspects = match sorter.finish(ctx).await {
             Ok(suspects) => suspects,
-            Err(failed) => return Err(self.explain(&view, failed)),
+            Err(failed) => return Err(self.explain(ctx.watch, &view, failed).await),
         };
         for (storage, entries) in suspects {
-            if count(&ctx.txn.view().untracked(), storage)? != entries {
-                return Err(self.explain(&view, Failed::Collision(storage)));
+            if count(ctx.watch, &ctx.txn.view().untracked(), storage).await? != entries {
+                return Err(self.explain(ctx.watch, &view, Failed::Collision(storage)).await);
             }
         }
         Ok(())
@@ -179,15 +179,15 @@ impl Build<'_> {
     }
 
     /// The error for a duplicate, with the values that are there twice.
-    fn explain(&self, view: &View, failed: Failed) -> Error {
+    async fn explain(&self, watch: &Watch, view: &View, failed: Failed) -> Error {
         match failed {
             Failed::Other(e) => e,
-            Failed::Duplicate(key) => self.duplicate(view, Some(&key), storage_of(&key)),
-            Failed::Collision(storage) => self.duplicate(view, None, storage),
+            Failed::Duplicate(key) => self.duplicate(watch, view, Some(&key), storage_of(&key)).await,
+            Failed::Collision(storage) => self.duplicate(watch, view, None, storage).await,
         }
     }
 
-    fn duplicate(&self, view: &View, wanted: Option<&Key>, storage: IndexId) -> Error {
+    async fn duplicate(&self, watch: &Watch, view: &View, wanted: Option<&Key>, storage: IndexId) -> Error {
         let index = self.indexes.iter().find(|i| i.storage == storage);
         let primary = self.new.primary.name.as_deref().unwrap_or_default();
         let name = index.map_or(primary, |i| &i.name);
@@ -198,15 +198,22 @@ impl Build<'_> {
             Some(i) => i.columns.iter().map(|(c, _)| *c).collect(),
             None => self.new.primary.columns.clone(),
         };
-        match self.find_duplicate(view, wanted, index.copied()) {
+        match self.find_duplicate(watch, view, wanted, index.copied()).await {
             Ok(Some(row)) => error.detail(format!("Key {} is duplicated.", describe_key(self.new, &columns, &row))),
+            // To say which values they were would take too long.
             _ => error,
         }
     }
 
     /// A row whose key was seen before, or is the wanted one. Only asked when
     /// there is a duplicate and values were not computed anew for it.
-    fn find_duplicate(&self, view: &View, wanted: Option<&Key>, index: Option<&Index>) -> Result<Option<Vec<Value>>> {
+    async fn find_duplicate(
+        &self,
+        watch: &Watch,
+        view: &View,
+        wanted: Option<&Key>,
+        index: Option<&Index>,
+    ) -> Result<Option<Vec<Value>>> {
         if !matches!(self.conversion, Conversion::Keep) {
             return Ok(None);
         }
@@ -217,6 +224,7 @@ impl Build<'_> {
             if chunk.is_empty() {
                 return Ok(None);
             }
+            watch.rest().await?;
             for (old_key, stored) in chunk {
                 let row = rows::load(self.old, &stored)?;
                 let mut key = self.key(&old_key, &row)?;
@@ -259,10 +267,11 @@ pub fn describe_key(table: &Table, columns: &[ColumnId], row: &[Value]) -> Strin
 }
 
 /// How many keys a storage has.
-fn count(view: &View, storage: IndexId) -> Result<u64> {
+async fn count(watch: &Watch, view: &View, storage: IndexId) -> Result<u64> {
     let mut scan = view.scan(Span::of_index(storage), Direction::Ascending)?;
     let mut n = 0;
     loop {
+        watch.rest().await?;
         match scan.next_chunk(4 * CHUNK_ROWS)?.len() {
             0 => return Ok(n),
             more => n += more as u64,

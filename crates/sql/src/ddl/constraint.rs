@@ -79,7 +79,7 @@ pub(super) async fn for_each_chunk(
             return Ok(());
         }
         f(chunk.iter().map(|(_, stored)| rows::load(table, stored)).collect::<Result<_>>()?)?;
-        tokio::task::yield_now().await;
+        ctx.watch.rest().await?;
     }
 }
 

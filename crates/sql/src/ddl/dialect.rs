@@ -10,22 +10,53 @@
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, GeneratedAs, Ident, ObjectName, ObjectType, SequenceOptions, Statement, Value,
+    ColumnOption, GeneratedAs, Ident, ObjectName, ObjectType, SequenceOptions, Statement, Value, VisitMut,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::extra::{self, Extra};
+use super::shape::Shape;
 
 /// The name of the PRAGMA that carries a statement; a text with NUL is refused
 /// before it is parsed.
 const CARRIER: &str = "\0statement";
 
 /// PostgreSQL's dialect, completed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PolityDialect(PostgreSqlDialect);
+
+/// The dialect of every text.
+pub static DIALECT: PolityDialect = PolityDialect(PostgreSqlDialect {});
+
+/// Statements nest at most this deep (parentheses, subqueries).
+pub const RECURSION_LIMIT: usize = 128;
+
+/// The tokens of a text.
+pub fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, ParserError> {
+    Ok(Tokenizer::new(&DIALECT, text).tokenize_with_location()?)
+}
+
+/// Reads tokens with `parse`. What would be too deep is refused as such.
+pub fn read<T: VisitMut>(
+    tokens: Vec<TokenWithSpan>,
+    parse: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+) -> Result<T, ParserError> {
+    Shape::of(&tokens).parsed(|| {
+        let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_LIMIT);
+        parse(&mut parser.with_tokens_with_locations(tokens))
+    })
+}
+
+/// Reads a text that Polity wrote itself.
+pub fn read_text<T: VisitMut>(
+    text: &str,
+    parse: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+) -> Result<T, ParserError> {
+    read(tokens(text)?, parse)
+}
 
 impl Dialect for PolityDialect {
     fn dialect(&self) -> TypeId {
@@ -131,8 +162,9 @@ impl Dialect for PolityDialect {
     fn supports_named_fn_args_with_colon_operator(&self) -> bool {
         self.0.supports_named_fn_args_with_colon_operator()
     }
+    // JSON_OBJECT(expr: …), for which the parser reads each argument twice: nested calls would take 2^depth steps.
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
-        self.0.supports_named_fn_args_with_expr_name()
+        false
     }
     fn supports_empty_projections(&self) -> bool {
         self.0.supports_empty_projections()
@@ -216,10 +248,7 @@ pub(super) fn carried(statement: &Statement) -> Option<Result<Extra, ParserError
     let Statement::Pragma { name, value: Some(value), .. } = statement else { return None };
     let is_carrier = matches!(name.0.as_slice(), [part] if part.as_ident().is_some_and(|i| i.value == CARRIER));
     let Value::SingleQuotedString(text) = &value.value else { return None };
-    is_carrier.then(|| {
-        let dialect = PolityDialect::default();
-        Extra::parse(&mut Parser::new(&dialect).try_with_sql(text)?)
-    })
+    is_carrier.then(|| Extra::parse(&mut Parser::new(&DIALECT).try_with_sql(text)?))
 }
 
 /// The tokens up to the statement's end, as text that gives the same tokens.

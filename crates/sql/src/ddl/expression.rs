@@ -10,10 +10,9 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Value, visit_expressions,
     visit_expressions_mut,
 };
-use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Type, Value as Constant};
 
-use super::dialect::PolityDialect;
+use super::dialect;
 use crate::catalog::{Catalog, Column, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::query::{PlanInput, RunEnv, Scalar};
@@ -21,8 +20,7 @@ use crate::session::Context;
 
 /// Reads an expression that is kept as text.
 pub fn parse(text: &str) -> Result<Expr> {
-    let dialect = PolityDialect::default();
-    let parsed = Parser::new(&dialect).try_with_sql(text).and_then(|mut p| p.parse_expr());
+    let parsed = dialect::read_text(text, |parser| parser.parse_expr());
     parsed.map_err(|e| Error::internal(format!("the expression {text} cannot be read: {e}")))
 }
 

@@ -32,7 +32,8 @@ impl Collector {
         let garbage = garbage(&mut txn).await?;
         txn.rollback().await;
         self.seen.retain(|storage, _| garbage.contains(storage));
-        let now = engine.clock().now();
+        // After a restart timestamps may stand still until the time of day has caught up.
+        let now = engine.clock().reading().midpoint();
         let mut cleared = Vec::new();
         for storage in garbage {
             let since = *self.seen.entry(storage).or_insert(now);
@@ -81,7 +82,7 @@ fn used(catalog: &Catalog) -> HashSet<IndexId> {
     storages.chain(catalog.sequences.values().map(|s| s.storage)).collect()
 }
 
-/// Clears a storage, unless a transaction that may yet commit has made it.
+/// Clears a storage, unless it is in use after all or a transaction that may yet commit has made it.
 async fn clear(engine: &Engine, storage: IndexId) -> Result<bool> {
     let mut txn = begin(engine).await?;
     let free = txn.lock(&store::storage_key(storage), LockMode::Exclusive, Wait::NoWait).await;
@@ -94,7 +95,13 @@ async fn clear(engine: &Engine, storage: IndexId) -> Result<bool> {
     if used(&store::load(&txn.view().untracked())?).contains(&storage) {
         return Ok(false);
     }
-    engine.database().write_direct(vec![Operation::Clear { span: Span::of_index(storage) }]).await?;
+    // Locks may be lost. Whatever brought the storage into use since would have
+    // changed the catalog's version; and whoever would do it later finds that the
+    // storage's key was written.
+    let clear = Operation::Clear { span: Span::of_index(storage) };
+    let mark = Operation::Delete { key: store::storage_key(storage) };
+    let cleared =
+        engine.database().write_unless_changed(store::version_span(), txn.read_at(), vec![clear, mark]).await?;
     txn.rollback().await;
-    Ok(true)
+    Ok(cleared)
 }

@@ -81,7 +81,14 @@ pub(super) async fn advance(ctx: &mut Context<'_>) -> Result<()> {
 /// Notes a storage made in this transaction: it may be written directly, and it
 /// is not garbage as long as the transaction lives.
 pub(super) async fn fresh(ctx: &mut Context<'_>, storage: polity_base::IndexId) -> Result<()> {
-    ctx.txn.lock(&store::storage_key(storage), LockMode::Exclusive, Wait::Block).await?;
+    let key = store::storage_key(storage);
+    ctx.txn.lock(&key, LockMode::Exclusive, Wait::Block).await?;
+    if ctx.txn.isolation() == Isolation::Serializable {
+        // Should the lock be lost, whoever takes the rows for garbage writes the key,
+        // and this read does not hold any more. Under READ COMMITTED a locked key is
+        // a condition of the commit anyway.
+        ctx.txn.view().get(&key)?;
+    }
     ctx.fresh.insert(storage);
     Ok(())
 }

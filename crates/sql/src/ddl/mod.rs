@@ -10,6 +10,7 @@
 //! | module                     | holds                                              |
 //! |----------------------------|----------------------------------------------------|
 //! | [`dialect`], [`extra`]     | grammar the parser does not have                   |
+//! | [`shape`]                  | refusing texts too deep, making others shallow     |
 //! | [`spec`]                   | definitions as they are written                    |
 //! | [`draft`]                  | definitions matched with the catalog, names made up|
 //! | [`create`], [`alter`], ... | the statements                                     |
@@ -35,6 +36,7 @@ mod lock;
 mod role;
 pub mod scram;
 pub mod sequence;
+pub mod shape;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ pub mod view;
 
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Statement};
+use datafusion::sql::sqlparser::ast::{self, ObjectName, ObjectType, Statement};
 use polity_base::{TableId, Type, Value};
 
 use self::extra::{Extra, RelationChange, SequenceChange};
@@ -80,8 +82,20 @@ pub async fn execute(ctx: &mut Context<'_>, statement: &Statement) -> Result<Str
         Statement::Comment { object_type, object_name, comment, if_exists } => {
             comment::execute(ctx, object_type, object_name, comment.as_deref(), *if_exists).await
         }
+        Statement::Lock(lock) => lock_tables(ctx, lock),
         other => Err(refused(other)),
     }
+}
+
+/// LOCK TABLE … IN ACCESS SHARE MODE, which says that the tables must stay readable as they are. A snapshot is that;
+/// there are no locks of whole tables that could give more.
+fn lock_tables(ctx: &Context<'_>, statement: &ast::Lock) -> Result<String> {
+    if statement.lock_mode != Some(ast::LockTableMode::AccessShare) {
+        return Err(Error::unsupported("LOCK TABLE in a mode other than ACCESS SHARE")
+            .hint("Lock rows with SELECT ... FOR UPDATE; SERIALIZABLE transactions need no locks."));
+    }
+    statement.tables.iter().try_for_each(|t| lock::table(ctx.catalog, &t.name).map(|_| ()))?;
+    Ok("LOCK TABLE".to_owned())
 }
 
 /// The error for a statement that Polity does not have.

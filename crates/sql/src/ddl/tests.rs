@@ -8,6 +8,8 @@ use polity_base::key::Direction;
 use polity_base::seams::{ClockSource, Seams};
 use polity_base::time::{ClockReading, HybridClock};
 use polity_base::{Span, Timestamp, Type, Value};
+use polity_store::disk::MemoryDisk;
+use polity_store::spill::SpillFolder;
 use polity_txn::testing::{MemoryReplica, database_on, seams};
 use polity_txn::{Options, TransactionOptions};
 
@@ -45,7 +47,7 @@ impl Node {
             role: "ann".to_owned(),
             password: "secret".to_owned(),
             query_memory: 64 << 20,
-            spill_folder: std::env::temp_dir(),
+            spill: SpillFolder::open(Arc::new(MemoryDisk::new(1)), &*seams.entropy, 1 << 30).unwrap(),
         };
         let engine = Engine::open(database, seams, clock, options).await.unwrap();
         Node { engine, clock: source, replica }

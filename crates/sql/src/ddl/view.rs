@@ -12,11 +12,10 @@ use datafusion::sql::sqlparser::ast::{
     Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor,
     WildcardAdditionalOptions, visit_relations,
 };
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
 use polity_base::{TableId, Type};
 
-use super::dialect::PolityDialect;
+use super::dialect;
 use super::expression::written;
 use super::lock::{Locks, no_relation};
 use super::notice_exists;
@@ -193,9 +192,8 @@ fn names_of_ctes(query: &Query) -> BTreeSet<String> {
 
 /// Whether a query's text names a column, or anything else, so.
 pub(super) fn mentions(query: &str, name: &str) -> bool {
-    let dialect = PolityDialect::default();
-    let Ok(tokens) = Tokenizer::new(&dialect, query).tokenize() else { return true };
-    tokens.iter().any(|token| match token {
+    let Ok(tokens) = dialect::tokens(query) else { return true };
+    tokens.iter().any(|token| match &token.token {
         Token::Word(w) if w.quote_style.is_some() => w.value == name,
         Token::Word(w) => w.value.eq_ignore_ascii_case(name),
         _ => false,
@@ -204,8 +202,7 @@ pub(super) fn mentions(query: &str, name: &str) -> bool {
 
 /// Reads a view's query.
 pub fn parse(query: &str) -> Result<Query> {
-    let dialect = PolityDialect::default();
-    let parsed = Parser::new(&dialect).try_with_sql(query).and_then(|mut p| p.parse_query());
+    let parsed = dialect::read_text(query, |parser| parser.parse_query());
     parsed.map(|q| *q).map_err(|e| Error::internal(format!("the query {query} cannot be read: {e}")))
 }
 

@@ -1,12 +1,11 @@
 //! What PostgreSQL 15 says to a thousand expressions: `golden.txt` holds each
 //! with its type and value, or its error.
 
-use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Type, Value};
 
 use super::{Env, Local, Parameters, Scope, cast, compile};
 use crate::catalog::Catalog;
-use crate::ddl::dialect::PolityDialect;
+use crate::ddl::dialect;
 use crate::error::Error;
 
 /// Expressions that PostgreSQL computes and we leave to the general path.
@@ -20,8 +19,7 @@ fn shown(value: &Value, r#type: &Type) -> String {
 }
 
 fn outcome(text: &str) -> Option<Result<(String, String), Error>> {
-    let dialect = PolityDialect::default();
-    let ast = Parser::new(&dialect).try_with_sql(text).and_then(|mut p| p.parse_expr()).ok()?;
+    let ast = dialect::read_text(text, |parser| parser.parse_expr()).ok()?;
     let (catalog, mut parameters) = (Catalog::default(), Parameters::default());
     let mut scope = Scope::new(&catalog, &mut parameters);
     let expr = compile(&ast, &mut scope)?;
@@ -62,8 +60,7 @@ fn expressions_mean_what_they_mean_in_postgresql() {
 #[test]
 fn parameters_take_their_types_from_where_they_stand() {
     let types = |text: &str| {
-        let dialect = PolityDialect::default();
-        let ast = Parser::new(&dialect).try_with_sql(text).unwrap().parse_expr().unwrap();
+        let ast = dialect::read_text(text, |parser| parser.parse_expr()).unwrap();
         let (catalog, mut parameters) = (Catalog::default(), Parameters::default());
         let mut scope = Scope::new(&catalog, &mut parameters);
         compile(&ast, &mut scope).map(|e| (e.r#type.clone(), parameters.known()))

@@ -27,7 +27,7 @@ pub fn of(e: DataFusionError) -> Error {
         DataFusionError::ResourcesExhausted(what) => Error::new(Condition::OutOfMemory, "out of memory")
             .detail(first_line(&what))
             .hint("Make the query smaller, or raise the node's limit on query memory."),
-        DataFusionError::IoError(e) => Error::new(Condition::IoError, format!("could not write a temporary file: {e}")),
+        DataFusionError::IoError(e) => of_io(e),
         DataFusionError::NotImplemented(what) => {
             Error::new(Condition::FeatureNotSupported, format!("{} is not supported", first_line(&what)))
         }
@@ -46,12 +46,14 @@ fn of_shared(e: &DataFusionError) -> Error {
             None => Error::internal(inner),
         },
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => of_shared(inner),
+        DataFusionError::IoError(e) => of_shared_io(e),
         DataFusionError::Shared(inner) => of_shared(inner),
         DataFusionError::ResourcesExhausted(what) => of(DataFusionError::ResourcesExhausted(what.clone())),
         DataFusionError::Execution(what) => of(DataFusionError::Execution(what.clone())),
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             ArrowError::DivideByZero => of_arrow(ArrowError::DivideByZero),
             ArrowError::ArithmeticOverflow(what) => of_arrow(ArrowError::ArithmeticOverflow(what.clone())),
+            ArrowError::IoError(_, e) => of_shared_io(e),
             ArrowError::ExternalError(inner) => match inner.downcast_ref::<Error>() {
                 Some(ours) => ours.clone(),
                 None => match inner.downcast_ref::<DataFusionError>() {
@@ -65,15 +67,31 @@ fn of_shared(e: &DataFusionError) -> Error {
     }
 }
 
+fn of_shared_io(e: &std::io::Error) -> Error {
+    match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(ours) => ours.clone(),
+        None => of_io(std::io::Error::new(e.kind(), e.to_string())),
+    }
+}
+
 fn of_arrow(e: ArrowError) -> Error {
     match e {
         ArrowError::DivideByZero => Error::new(Condition::DivisionByZero, "division by zero"),
         ArrowError::ArithmeticOverflow(_) => Error::new(Condition::NumericValueOutOfRange, "value out of range"),
         ArrowError::ExternalError(inner) => of(DataFusionError::External(inner)),
+        ArrowError::IoError(_, e) => of_io(e),
         ArrowError::CastError(what) => {
             Error::new(Condition::NumericValueOutOfRange, "value out of range").detail(first_line(&what))
         }
         other => Error::internal(first_line(&other.to_string())),
+    }
+}
+
+/// Files are our own, and so are their errors.
+fn of_io(e: std::io::Error) -> Error {
+    match e.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(other) => Error::new(Condition::IoError, format!("a temporary file of the query failed: {other}")),
     }
 }
 

@@ -24,9 +24,13 @@
 //! | [`bind`]     | what names, types and functions mean                         |
 //! | [`function`] | functions and operators, as PostgreSQL has them              |
 //! | [`planner`]  | making plans, and what all of them share                     |
+//! | [`sorted`]   | orders that aggregates take over from subqueries             |
 //! | [`run`]      | running plans                                                |
 //! | [`subplan`]  | subqueries that are run row by row                           |
+//! | [`watched`]  | ending a plan that runs                                      |
 //! | [`scalar`]   | one expression over given rows                               |
+//! | `sequence`   | a sequence as a table of one row                             |
+//! | [`spill`]    | temporary files of queries, sealed                           |
 //! | [`system`]   | the system catalogs as tables                                |
 //! | [`errors`]   | DataFusion's errors in PostgreSQL's words                    |
 
@@ -38,9 +42,13 @@ mod planner;
 pub mod run;
 mod scalar;
 pub mod scan;
+mod sequence;
+mod sorted;
+mod spill;
 mod subplan;
 pub mod system;
 pub mod types;
+mod watched;
 
 pub use self::planner::Planner;
 pub use self::scalar::Scalar;
@@ -53,9 +61,10 @@ use polity_txn::View;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::session::activity::Sessions;
 use crate::session::context::Context;
 use crate::session::settings::Settings;
-use crate::session::{Column, Watch};
+use crate::session::{Column, Engine, Watch};
 
 /// What a statement is planned against.
 #[derive(Clone)]
@@ -66,6 +75,8 @@ pub struct PlanInput {
     pub settings: Settings,
     /// Who asks
     pub user: String,
+    /// Who is there
+    pub sessions: Arc<Sessions>,
     /// A table that shows the key of each row as the column `__polity_key`
     /// (`bytea`), which `*` does not include
     pub expose_key: Option<TableId>,
@@ -78,6 +89,7 @@ impl PlanInput {
             catalog: context.catalog.clone(),
             settings: context.settings.clone(),
             user: context.user.to_owned(),
+            sessions: context.engine.sessions().clone(),
             expose_key: None,
         }
     }
@@ -99,6 +111,19 @@ impl std::fmt::Debug for Planned {
     }
 }
 
+/// What EXPLAIN shows of a statement.
+#[derive(Default)]
+pub struct Explained {
+    /// How it is run: a line per step, indented by two spaces per level
+    pub plan: Vec<String>,
+    /// How many rows it gave, if it was run
+    pub rows: Option<usize>,
+    /// How long that took to plan
+    pub planning: Option<std::time::Duration>,
+    /// And to run
+    pub execution: Option<std::time::Duration>,
+}
+
 /// What a run has at hand besides its view.
 #[derive(Clone)]
 pub struct RunEnv {
@@ -106,10 +131,14 @@ pub struct RunEnv {
     pub catalog: Arc<Catalog>,
     /// Who asks
     pub user: String,
+    /// The number of the session
+    pub session: u32,
     /// `now()`, in microseconds since 1970 UTC
     pub transaction_time: i64,
     /// Tells whether to end
     pub watch: Watch,
+    /// What sessions share
+    pub engine: Arc<Engine>,
 }
 
 impl RunEnv {
@@ -118,8 +147,10 @@ impl RunEnv {
         RunEnv {
             catalog: context.catalog.clone(),
             user: context.user.to_owned(),
+            session: context.session,
             transaction_time: context.transaction_time,
             watch: context.watch.clone(),
+            engine: context.engine.clone(),
         }
     }
 }

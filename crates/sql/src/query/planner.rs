@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
@@ -15,7 +15,6 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast;
-use futures::StreamExt;
 use polity_base::{IndexId, Type, Value};
 use polity_txn::View;
 
@@ -25,7 +24,9 @@ use super::run::{self, Rows, Running, unpanicked, unpanicked_now};
 use super::scan::columns::{ColumnCache, Limits};
 use super::scan::estimates::Estimates;
 use super::scan::{PARALLEL_ROWS, RunState, StoredTable};
-use super::{PlanInput, Planned, RunEnv, errors};
+use super::sorted::KeepOrders;
+use super::spill::Factory;
+use super::{Explained, PlanInput, Planned, RunEnv, errors};
 use crate::error::{Condition, Error, Result};
 use crate::session::{Column, EngineOptions, RowStream, Verb};
 
@@ -58,7 +59,7 @@ pub(super) struct Work {
 
 impl Planner {
     /// A planner within the engine's limits: queries share `query_memory`, spill
-    /// into `spill_folder`, and are refused (53200) when neither is enough.
+    /// into `spill`, and are refused (53200) when neither is enough.
     pub fn new(options: &EngineOptions) -> Result<Planner> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut config = SessionConfig::new().with_target_partitions(cores).with_information_schema(false);
@@ -68,8 +69,7 @@ impl Planner {
         settings.optimizer.max_passes = 2;
         settings.execution.planning_concurrency = 1;
         settings.execution.collect_statistics = false;
-        let disk =
-            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![options.spill_folder.clone()]));
+        let disk = DiskManagerBuilder::default().with_temp_file_factory(Arc::new(Factory(options.spill.clone())));
         let columns = options.query_memory / COLUMNS_SHARE;
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory - columns)))
@@ -80,6 +80,7 @@ impl Planner {
             .with_config(config)
             .with_runtime_env(runtime)
             .with_analyzer_rules(vec![Arc::new(ResolveGroupingFunction::new())])
+            .with_optimizer_rule(Arc::new(KeepOrders))
             .build();
         let columns = Arc::new(ColumnCache::new(Limits::of_bytes(columns)));
         Ok(Planner { template, estimates: Arc::default(), columns, cores })
@@ -139,20 +140,15 @@ impl Planner {
     pub async fn run(&self, planned: &Planned, parameters: &[Value], view: &View, env: RunEnv) -> Result<RowStream> {
         let running = self.running(planned, parameters, view, &env);
         let work = &planned.work;
-        let (running, stream) = unpanicked(async {
-            let physical = running.physical(&work.plan, &HashMap::new()).await?;
-            let stream = running.stream(physical)?;
-            Ok((running, stream))
-        })
-        .await?;
-        let rows = Rows::new(running, stream, work.types.clone());
+        let physical = unpanicked(running.physical(&work.plan, &HashMap::new())).await?;
+        let rows = Rows::new(running.batches(physical), work.types.clone());
         Ok(RowStream::later(planned.columns.clone(), Verb::Select, Box::new(rows)))
     }
 
     fn running(&self, planned: &Planned, parameters: &[Value], view: &View, env: &RunEnv) -> Arc<Running> {
         let work = &planned.work;
         let values = match work.open {
-            true => run::values(parameters, &planned.parameters, env.transaction_time),
+            true => run::values(parameters, &planned.parameters, env),
             false => HashMap::new(),
         };
         let state = RunState {
@@ -160,6 +156,7 @@ impl Planner {
             watch: env.watch.clone(),
             estimates: self.estimates.clone(),
             columns: self.columns.clone(),
+            engine: env.engine.clone(),
         };
         let large = |storage: &IndexId| self.estimates.rows(*storage, view).is_ok_and(|rows| rows >= PARALLEL_ROWS);
         let parallel = !work.sequential && self.cores > 1 && work.reads.iter().any(large);
@@ -186,15 +183,16 @@ impl Planner {
         }
     }
 
-    /// How a planned query is run, in lines of text; with `analyze` it is run.
+    /// How a planned query is run. `ask`: whether to run it, and then to show each node's counts and times; whether
+    /// to show all there is to know of nodes.
     pub async fn explain(
         &self,
         planned: &Planned,
         parameters: &[Value],
         view: &View,
         env: RunEnv,
-        analyze: bool,
-    ) -> Result<Vec<String>> {
+        (analyze, metrics, verbose): (bool, bool, bool),
+    ) -> Result<Explained> {
         if parameters.len() < planned.parameters.len() {
             return Err(Error::new(
                 Condition::UndefinedParameter,
@@ -204,33 +202,25 @@ impl Planner {
         let running = self.running(planned, parameters, view, &env);
         let begun = tokio::time::Instant::now();
         let physical = running.physical(&planned.work.plan, &HashMap::new()).await?;
-        let planning = begun.elapsed();
+        let planning = Some(begun.elapsed()).filter(|_| analyze);
         if !analyze {
-            return Ok(lines(&physical, false));
+            return Ok(Explained { plan: lines(&physical, false, verbose), ..Explained::default() });
         }
         let begun = tokio::time::Instant::now();
-        let count = unpanicked(async {
-            let mut stream = running.stream(physical.clone())?;
-            let mut count = 0;
-            while let Some(batch) = stream.next().await {
-                env.watch.check()?;
-                count += batch.map_err(errors::of)?.num_rows();
-            }
-            Ok(count)
-        })
-        .await?;
-        let mut text = lines(&physical, true);
-        text.push(format!("Rows: {count}"));
-        text.push(format!("Planning Time: {:.3} ms", planning.as_secs_f64() * 1e3));
-        text.push(format!("Execution Time: {:.3} ms", begun.elapsed().as_secs_f64() * 1e3));
-        Ok(text)
+        let mut batches = running.batches(physical.clone());
+        let mut count = 0;
+        while let Some(batch) = batches.next().await? {
+            count += batch.num_rows();
+        }
+        let execution = Some(begun.elapsed());
+        Ok(Explained { plan: lines(&physical, metrics, verbose), rows: Some(count), planning, execution })
     }
 }
 
-fn lines(plan: &Arc<dyn ExecutionPlan>, metrics: bool) -> Vec<String> {
+fn lines(plan: &Arc<dyn ExecutionPlan>, metrics: bool, verbose: bool) -> Vec<String> {
     let shown = match metrics {
-        true => DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(false).to_string(),
-        false => DisplayableExecutionPlan::new(plan.as_ref()).indent(false).to_string(),
+        true => DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(verbose).to_string(),
+        false => DisplayableExecutionPlan::new(plan.as_ref()).indent(verbose).to_string(),
     };
     shown.lines().map(str::to_owned).collect()
 }

@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
@@ -21,12 +22,15 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use polity_base::{Type, Value};
+use tokio::sync::mpsc;
 
-use super::bind::call::NOW;
+use super::RunEnv;
+use super::bind::call::{NOW, SESSION};
 use super::errors;
 use super::scan::RunState;
 use super::subplan::RunHandle;
 use super::types;
+use super::watched::watched;
 use crate::error::{Error, Result};
 use crate::expr::{Local, cast};
 use crate::session::{RowSource, Watch};
@@ -109,7 +113,7 @@ impl Running {
             let filled = self.filled(plan, more)?;
             planner.create_physical_plan(&filled, &self.state).await
         };
-        made.map_err(errors::of)
+        made.and_then(|plan| watched(plan, &self.watch)).map_err(errors::of)
     }
 
     /// All batches of a plan.
@@ -118,17 +122,41 @@ impl Running {
         let mut stream = self.stream(physical)?;
         let mut batches = Vec::new();
         while let Some(batch) = stream.next().await {
-            self.watch.check()?;
             let batch = batch.map_err(errors::of)?;
             if batch.num_rows() > 0 {
                 batches.push(batch);
             }
         }
+        // Subqueries that are run row by row are many and short.
+        tokio::task::yield_now().await;
         Ok(batches)
     }
 
+    /// The batches of a physical plan, made by a task of its own: whoever waits for
+    /// them can give up at any time, whatever the plan is busy with.
+    pub fn batches(self: &Arc<Self>, physical: Arc<dyn ExecutionPlan>) -> Batches {
+        let running = self.clone();
+        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+        let task = SpawnedTask::spawn(async move {
+            let given = unpanicked(async {
+                let mut stream = running.stream(physical)?;
+                while let Some(batch) = stream.next().await {
+                    if sender.send(Ok(batch.map_err(errors::of)?)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            if let Err(error) = given.await {
+                // Nobody waits for it any more if it cannot be sent.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Batches { watch: self.watch.clone(), receiver, _task: task }
+    }
+
     /// The batches of a physical plan as they are made.
-    pub fn stream(&self, physical: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+    fn stream(&self, physical: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
         execute_stream(physical, self.state.task_ctx()).map_err(errors::of)
     }
 }
@@ -185,19 +213,38 @@ pub fn evaluate(e: &Expr) -> Option<ScalarValue> {
 }
 
 /// The values placeholders stand for.
-pub fn values(parameters: &[Value], types: &[Type], now: i64) -> HashMap<String, (Value, Type)> {
-    let mut all = HashMap::with_capacity(parameters.len() + 1);
+pub fn values(parameters: &[Value], types: &[Type], env: &RunEnv) -> HashMap<String, (Value, Type)> {
+    let mut all = HashMap::with_capacity(parameters.len() + 2);
     for (i, (value, r#type)) in parameters.iter().zip(types).enumerate() {
         all.insert(format!("${}", i + 1), (value.clone(), r#type.clone()));
     }
-    all.insert(NOW.to_owned(), (Value::TimestampTz(now), Type::TimestampTz));
+    all.insert(NOW.to_owned(), (Value::TimestampTz(env.transaction_time), Type::TimestampTz));
+    let session = i32::try_from(env.session).unwrap_or(i32::MAX);
+    all.insert(SESSION.to_owned(), (Value::Int4(session), Type::Int4));
     all
+}
+
+/// Batches that are made before they are asked for.
+const BATCHES_AHEAD: usize = 1;
+
+/// The batches of a running plan. Its task ends when this is dropped.
+pub struct Batches {
+    watch: Watch,
+    receiver: mpsc::Receiver<Result<RecordBatch>>,
+    _task: SpawnedTask<()>,
+}
+
+impl Batches {
+    /// The next batch; an error when the statement should end.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let receiver = &mut self.receiver;
+        self.watch.guard(async { receiver.recv().await.transpose() }).await
+    }
 }
 
 /// Rows of a running plan, as they are asked for.
 pub struct Rows {
-    running: Arc<Running>,
-    stream: SendableRecordBatchStream,
+    batches: Batches,
     types: Vec<Type>,
     batch: Option<(RecordBatch, usize)>,
     ended: bool,
@@ -205,8 +252,8 @@ pub struct Rows {
 
 impl Rows {
     /// The rows of a plan whose columns have these types.
-    pub fn new(running: Arc<Running>, stream: SendableRecordBatchStream, types: Vec<Type>) -> Rows {
-        Rows { running, stream, types, batch: None, ended: false }
+    pub fn new(batches: Batches, types: Vec<Type>) -> Rows {
+        Rows { batches, types, batch: None, ended: false }
     }
 
     async fn next_rows(&mut self, max: usize) -> Result<Vec<Vec<Value>>> {
@@ -224,11 +271,8 @@ impl Rows {
             if self.ended {
                 return Ok(Vec::new());
             }
-            let watch = self.running.watch.clone();
-            watch.check()?;
-            let next = watch.guard(async { Ok(self.stream.next().await) }).await?;
-            match next {
-                Some(batch) => self.batch = Some((batch.map_err(errors::of)?, 0)),
+            match self.batches.next().await? {
+                Some(batch) => self.batch = Some((batch, 0)),
                 None => self.ended = true,
             }
         }
@@ -238,6 +282,7 @@ impl Rows {
 impl RowSource for Rows {
     fn next(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Vec<Value>>>> {
         Box::pin(async move {
+            // Turning batches into rows happens here.
             let result = unpanicked(self.next_rows(max)).await;
             if result.is_err() {
                 self.ended = true;

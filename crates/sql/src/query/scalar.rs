@@ -103,7 +103,7 @@ impl Scalar {
     }
 
     fn eval_inner(&self, rows: &[Vec<Value>], parameters: &[Value], env: &RunEnv) -> Result<Vec<Value>> {
-        let values = run::values(parameters, &self.parameters, env.transaction_time);
+        let values = run::values(parameters, &self.parameters, env);
         let expr = filled(&self.expr, &values)?;
         let schema = DFSchema::try_from(self.schema.as_ref().clone()).map_err(errors::of)?;
         let physical =

@@ -1,5 +1,6 @@
 //! What queries ask of the system catalogs.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::{Expr, TableType, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
-use polity_base::{TableId, Type, Value};
+use polity_base::{Type, Value};
 
 use super::PlanInput;
 use super::bind::Binder;
@@ -18,88 +19,10 @@ use super::bind::bound::{Bound, Names};
 use super::bind::coerce;
 use super::bind::scope::Output;
 use super::function::kernel::{Args, Eval, Kernel};
+use super::scan::RunState;
 use super::types::{self, Builder};
-use crate::catalog::name::{PUBLIC, quote};
-use crate::catalog::{Catalog, Relation};
-use crate::error::Result;
-use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, system_table};
-
-/// The identifier of schema `public`, as in PostgreSQL.
-pub const PUBLIC_OID: u32 = 2200;
-/// The identifier of schema `pg_catalog`.
-pub const PG_CATALOG_OID: u32 = 11;
-/// The identifier of schema `information_schema`.
-pub const INFORMATION_SCHEMA_OID: u32 = 13_000;
-
-/// The name of a relation, quoted as needed.
-pub fn relation_name(catalog: &Catalog, oid: u32) -> Option<String> {
-    match catalog.relation_by_id(TableId(oid))? {
-        Relation::Table(t) => Some(quote(&t.name)),
-        Relation::View(v) => Some(quote(&v.name)),
-        Relation::Sequence(s) => Some(quote(&s.name)),
-        Relation::Index(t, id) => {
-            if t.primary.id == Some(id) {
-                return t.primary.name.as_deref().map(quote);
-            }
-            t.indexes.iter().find(|i| i.id == id).map(|i| quote(&i.name))
-        }
-    }
-}
-
-/// The identifier of the relation a text names.
-pub fn relation_oid(catalog: &Catalog, text: &str) -> Option<u32> {
-    let (schema, name) = split(text);
-    match schema.as_deref() {
-        None | Some(PUBLIC) => catalog.names.get(&name).map(|id| id.0),
-        _ => None,
-    }
-}
-
-/// Schema and name in a text.
-pub fn split(text: &str) -> (Option<String>, String) {
-    let mut parts = Vec::new();
-    let mut current = String::new();
-    let mut quoted = false;
-    for c in text.trim().chars() {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                current.push(c);
-            }
-            '.' if !quoted => parts.push(std::mem::take(&mut current)),
-            _ => current.push(c),
-        }
-    }
-    let unquoted = crate::query::function::names::unquoted;
-    (parts.pop().map(|s| unquoted(&s)), unquoted(&current))
-}
-
-/// The name of a schema.
-pub fn schema_name(oid: u32) -> Option<&'static str> {
-    match oid {
-        PUBLIC_OID => Some(PUBLIC),
-        PG_CATALOG_OID => Some("pg_catalog"),
-        INFORMATION_SCHEMA_OID => Some("information_schema"),
-        _ => None,
-    }
-}
-
-/// The identifier of a schema.
-pub fn schema_oid(name: &str) -> Option<u32> {
-    [PUBLIC_OID, PG_CATALOG_OID, INFORMATION_SCHEMA_OID].into_iter().find(|oid| schema_name(*oid) == Some(name))
-}
-
-/// The name of a function.
-pub fn function_name(oid: u32) -> Option<String> {
-    let _ = oid;
-    None
-}
-
-/// The identifier of a function.
-pub fn function_oid(name: &str) -> Option<u32> {
-    let _ = name;
-    None
-}
+use crate::error::{Error, Result};
+use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, system_table};
 
 /// What `version()` says.
 pub fn version() -> String {
@@ -107,15 +30,36 @@ pub fn version() -> String {
 }
 
 /// What system tables and functions are computed from, for a statement planned
-/// against `input`. Sessions are not known here: `pg_stat_activity` is empty.
+/// against `input`. What changes from run to run is not known yet: [`live`] adds it.
 fn facts(input: &PlanInput) -> SystemInput {
     SystemInput {
         catalog: input.catalog.clone(),
         settings: input.settings.clone(),
         user: input.user.clone(),
-        session: 0,
+        sessions: input.sessions.clone(),
         activity: Vec::new(),
+        locks: Vec::new(),
+        sequences: HashMap::new(),
     }
+}
+
+/// The same with what `table` shows of the present.
+fn live(table: &SystemTable, input: &SystemInput, run: &RunState) -> Result<SystemInput> {
+    let mut input = input.clone();
+    match table.name {
+        "pg_stat_activity" | "pg_stat_database" => input.activity = activity::sessions(&run.engine),
+        "pg_locks" => input.locks = activity::locks(&run.engine, &input.catalog),
+        "pg_sequences" => {
+            for sequence in input.catalog.sequences.values() {
+                let state = run.engine.sequences().state(sequence, &run.view)?;
+                if state.is_called {
+                    input.sequences.insert(sequence.id, state.last);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(input)
 }
 
 /// A function about the catalog; `None` when there is none of this name that
@@ -147,32 +91,39 @@ pub fn call(binder: &Binder<'_>, name: &str, args: &[Bound]) -> Result<Option<Bo
         out.value(&eval(&input, &values)?)
     };
     let data = types::data_type(&function.returns);
+    let volatility = if function.acts { Volatility::Volatile } else { Volatility::Stable };
     // What it says depends on the catalog, and a plan stands for one catalog.
     let name = format!("{name}/{}", binder.input().catalog.version);
-    let expr = Kernel::call(name, data, Volatility::Stable, Eval::Row(Arc::new(row), function.strict), exprs);
+    let expr = Kernel::call(name, data, volatility, Eval::Row(Arc::new(row), function.strict), exprs);
     Ok(Some(Bound::new(expr, function.returns.clone())))
 }
 
 /// A system table as DataFusion sees it.
 pub struct SystemProvider {
+    table: &'static SystemTable,
     columns: Vec<(String, Type)>,
     schema: SchemaRef,
-    rows: Arc<Vec<Vec<Value>>>,
+    /// Rows are made when they are read: sessions and locks change while a plan is kept.
+    input: SystemInput,
 }
+
+/// The column that says which catalog a row is of. `*` does not include it.
+const TABLE_OID: &str = "tableoid";
 
 /// The system table of this name.
 pub fn table(schema: Option<&str>, name: &str, input: &PlanInput) -> Option<SystemProvider> {
     let table = system_table(schema.unwrap_or("pg_catalog"), name)?;
     // `"char"` compares with text and arrays of text, as its values are text here.
     let as_text = |t: &Type| if *t == Type::InternalChar { Type::Text } else { t.clone() };
-    let columns: Vec<(String, Type)> = table.columns.iter().map(|(n, t)| (n.clone(), as_text(t))).collect();
+    let mut columns: Vec<(String, Type)> = table.columns.iter().map(|(n, t)| (n.clone(), as_text(t))).collect();
+    columns.push((TABLE_OID.to_owned(), Type::Oid));
     let fields: Vec<Field> =
         columns.iter().map(|(name, r#type)| Field::new(name, types::data_type(r#type), true)).collect();
-    Some(SystemProvider { columns, schema: Arc::new(Schema::new(fields)), rows: Arc::new(table.rows(&facts(input))) })
+    Some(SystemProvider { table, columns, schema: Arc::new(Schema::new(fields)), input: facts(input) })
 }
 
 impl SystemProvider {
-    /// What its columns are.
+    /// What its columns are; the last one is hidden.
     pub fn outputs(&self) -> Vec<Output> {
         let output = |(name, r#type): &(String, Type)| Output {
             label: name.clone(),
@@ -189,7 +140,7 @@ impl SystemProvider {
 
 impl fmt::Debug for SystemProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "system table of {} rows", self.rows.len())
+        write!(f, "system table {}.{}", self.table.schema, self.table.name)
     }
 }
 
@@ -205,12 +156,17 @@ impl TableProvider for SystemProvider {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
         _: Option<usize>,
     ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
-        let batch = types::batch(&self.rows, &self.schema).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let external = |e: Error| DataFusionError::External(Box::new(e));
+        let run = session.config().get_extension::<RunState>();
+        let run = run.ok_or_else(|| external(Error::internal("a plan is run without its state")))?;
+        let mut rows = self.table.rows(&live(self.table, &self.input, &run).map_err(external)?);
+        rows.iter_mut().for_each(|row| row.push(Value::Oid(self.table.oid)));
+        let batch = types::batch(&rows, &self.schema).map_err(external)?;
         let exec = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?;
         Ok(exec)
     }

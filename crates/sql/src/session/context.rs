@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub sequences: &'a mut SequenceMemory,
     /// The user of the session
     pub user: &'a str,
+    /// The number of the session
+    pub session: u32,
     /// When the transaction began (`now()`), in microseconds since 1970 UTC
     pub transaction_time: i64,
     /// Notices to send to the client

@@ -1,8 +1,9 @@
 //! BEGIN, COMMIT, ROLLBACK and savepoints.
 
 use datafusion::sql::sqlparser::ast::{Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode};
-use polity_txn::Isolation;
+use polity_txn::{Freshness, Isolation};
 
+use super::as_of::AsOf;
 use super::context::Notice;
 use super::run::Savepoint;
 use super::{Response, Session};
@@ -47,10 +48,10 @@ fn isolation(level: &TransactionIsolationLevel) -> Result<Isolation> {
 
 impl Session {
     /// Runs `statement` if it is one that controls transactions.
-    pub(super) async fn control(&mut self, statement: &Statement) -> Result<Option<Response>> {
+    pub(super) async fn control(&mut self, statement: &Statement, as_of: Option<&AsOf>) -> Result<Option<Response>> {
         let tag = match statement {
             Statement::StartTransaction { modes, statements, modifier: None, begin, .. } if statements.is_empty() => {
-                self.begin(&Modes::of(modes)?).await?;
+                self.begin(&Modes::of(modes)?, as_of).await?;
                 if *begin { "BEGIN" } else { "START TRANSACTION" }
             }
             Statement::Commit { modifier: None, chain, .. } => self.end(true, *chain).await?,
@@ -72,13 +73,13 @@ impl Session {
         Ok(Some(Response::Complete(tag.to_owned())))
     }
 
-    async fn begin(&mut self, modes: &Modes) -> Result<()> {
+    async fn begin(&mut self, modes: &Modes, as_of: Option<&AsOf>) -> Result<()> {
         if self.active.as_ref().is_some_and(|a| a.explicit) {
             self.warn("25001", "there is already a transaction in progress");
             return Ok(());
         }
         let had_statements = self.active.as_ref().is_some_and(|a| a.used);
-        self.ensure_active(true).await?;
+        self.ensure_active(true, as_of).await?;
         if !had_statements || modes.isolation.is_some() || modes.read_only.is_some() {
             self.set_transaction(modes).await?;
         }
@@ -90,6 +91,13 @@ impl Session {
         let Some(active) = &self.active else { return Ok(()) };
         let isolation = modes.isolation.unwrap_or(active.isolation);
         let read_only = modes.read_only.unwrap_or(active.read_only);
+        if !read_only && active.freshness != Freshness::Latest {
+            return Err(Error::new(
+                Condition::ReadOnlySqlTransaction,
+                "a transaction that reads an earlier state cannot be read-write",
+            )
+            .hint("Writes need the latest state: set polity.staleness to 0, or leave out AS OF SYSTEM TIME."));
+        }
         if isolation != active.isolation || read_only != active.read_only {
             if active.used {
                 return Err(Error::new(
@@ -97,7 +105,7 @@ impl Session {
                     "SET TRANSACTION must be called before any query",
                 ));
             }
-            let fresh = self.new_active(isolation, read_only, active.explicit).await?;
+            let fresh = self.new_active(isolation, read_only, active.explicit, active.freshness).await?;
             self.active = Some(Box::new(fresh));
         }
         let shown = if isolation == Isolation::ReadCommitted { "read committed" } else { "serializable" };
@@ -128,8 +136,8 @@ impl Session {
 
     async fn end(&mut self, commit: bool, chain: bool) -> Result<&'static str> {
         let word = if commit { "COMMIT" } else { "ROLLBACK" };
-        let open = self.active.as_ref().map(|a| (a.explicit, a.failed, a.isolation, a.read_only));
-        let Some((explicit, failed, isolation, read_only)) = open else {
+        let open = self.active.as_ref().map(|a| (a.explicit, a.failed, a.isolation, a.read_only, a.freshness));
+        let Some((explicit, failed, isolation, read_only, freshness)) = open else {
             if chain {
                 return Err(Error::new(
                     Condition::NoActiveSqlTransaction,
@@ -149,7 +157,7 @@ impl Session {
             self.abandon();
         }
         if chain {
-            self.active = Some(Box::new(self.new_active(isolation, read_only, true).await?));
+            self.active = Some(Box::new(self.new_active(isolation, read_only, true, freshness).await?));
         }
         Ok(if commits { "COMMIT" } else { "ROLLBACK" })
     }

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
+use polity_store::spill::SpillFolder;
 use polity_txn::Database;
 
 use super::Session;
+use super::activity::Sessions;
 use super::lift::Lifted;
 use super::prepared::{self, Prepared};
 use crate::catalog::{self, Catalog, CatalogCache};
@@ -18,7 +20,7 @@ use crate::error::{Condition, Error, Result};
 use crate::query::Planner;
 
 /// How an engine is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineOptions {
     /// The name of the one database
     pub database: String,
@@ -30,8 +32,8 @@ pub struct EngineOptions {
     /// they spill or are refused; a quarter of them keeps columns of the tables
     /// they scan
     pub query_memory: usize,
-    /// Where queries spill to
-    pub spill_folder: std::path::PathBuf,
+    /// Where queries put aside what does not fit
+    pub spill: Arc<SpillFolder>,
 }
 
 /// What all sessions of a node share: the catalog, plans, sequences.
@@ -42,7 +44,9 @@ pub struct Engine {
     catalogs: CatalogCache,
     sequences: SequenceCache,
     planner: Planner,
-    sessions: AtomicU32,
+    sessions: Arc<Sessions>,
+    /// The last number of a row without its node's part
+    row_ids: AtomicU64,
     /// Statements with their literals lifted out, and the catalog version they
     /// were judged by; `None`: not worth lifting.
     templates: RwLock<HashMap<String, Template>>,
@@ -51,6 +55,9 @@ pub struct Engine {
 }
 
 type Template = (u64, Option<Arc<Prepared>>);
+
+/// Bits of a row's number that name the node.
+const NODE_BITS: u32 = 10;
 
 /// Texts that are remembered; beyond that the memory starts afresh.
 const MOST_TEXTS: usize = 2_000;
@@ -71,7 +78,8 @@ impl Engine {
             catalogs: CatalogCache::new(database.clone()),
             sequences: SequenceCache::new(database.clone()),
             planner,
-            sessions: AtomicU32::new(0),
+            sessions: Arc::default(),
+            row_ids: AtomicU64::new(0),
             templates: RwLock::default(),
             texts: RwLock::default(),
             database,
@@ -88,13 +96,13 @@ impl Engine {
     /// The SCRAM-SHA-256 verifier of a role, as PostgreSQL writes it. `None`
     /// when there is no such role or it has no password.
     pub async fn role_verifier(&self, role: &str) -> Result<Option<String>> {
-        let catalog = self.current_catalog().await?;
+        let catalog = self.login_catalog().await?;
         Ok(catalog.roles.get(role).filter(|r| r.login).and_then(|r| r.password.clone()))
     }
 
     /// The name of the one database.
     pub async fn database_name(&self) -> Result<String> {
-        Ok(self.current_catalog().await?.database.clone())
+        Ok(self.login_catalog().await?.database.clone())
     }
 
     /// The newest catalog.
@@ -103,6 +111,24 @@ impl Engine {
             self.database.begin(polity_txn::TransactionOptions { read_only: true, ..Default::default() }).await?;
         txn.begin_statement().await?;
         self.catalogs.at(&txn.view())
+    }
+
+    /// The newest catalog, or where no majority answers the one this node knows:
+    /// people must be able to connect to the cut-off side of a partition to be told
+    /// what it can still do for them.
+    async fn login_catalog(&self) -> Result<Arc<Catalog>> {
+        match self.current_catalog().await {
+            Err(error) if error.condition() == Condition::NoQuorum => {
+                self.catalogs.at(&catalog::store::local(&self.database).await?)
+            }
+            known => known,
+        }
+    }
+
+    /// Gives back what this node has reserved and not used: numbers of sequences.
+    /// For an orderly end, when no session is left.
+    pub async fn close(&self) -> Result<()> {
+        self.sequences.give_back(&*self.current_catalog().await?).await
     }
 
     /// The transactions below.
@@ -135,14 +161,20 @@ impl Engine {
         &self.planner
     }
 
-    /// A number for a row that has no primary key: later rows get larger ones.
+    /// A number for a row that has no primary key, which no other node gives:
+    /// rows that one node writes later get larger ones.
     pub fn next_row_id(&self) -> i64 {
-        // The clock is never given twice on this node, also after a restart.
-        self.clock.now().0 as i64
+        // Microseconds, roughly, which no restart goes back behind; then the node.
+        let now = self.clock.now().0 >> NODE_BITS;
+        let later = |last: u64| Some(now.max(last + 1));
+        let last = self.row_ids.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or_default();
+        let ours = self.database.node().0 & ((1 << NODE_BITS) - 1);
+        (now.max(last + 1) << NODE_BITS | ours) as i64
     }
 
-    pub(super) fn next_session(&self) -> u32 {
-        self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    /// The sessions of this node.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// The template of a lifted text, if the point path can run it under this
@@ -171,12 +203,12 @@ impl Engine {
         }
         let mut statements = prepared::parse(sql)?;
         if statements.len() == 1 {
-            let one = Arc::new(Prepared::new(sql.to_owned(), statements.pop(), Vec::new()));
+            let one = Arc::new(Prepared::of(sql.to_owned(), statements.pop(), Vec::new()));
             keep(&self.texts, sql.to_owned(), one.clone());
             return Ok(vec![one]);
         }
         let each = statements.into_iter();
-        Ok(each.map(|s| Arc::new(Prepared::new(s.to_string(), Some(s), Vec::new()))).collect())
+        Ok(each.map(|s| Arc::new(Prepared::of(s.statement.to_string(), Some(s), Vec::new()))).collect())
     }
 }
 

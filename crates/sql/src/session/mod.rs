@@ -12,6 +12,8 @@
 //!        └──▶ run          everything else: a plan, a snapshot, the floor below
 //! ```
 
+pub mod activity;
+mod as_of;
 pub mod cancel;
 pub mod context;
 mod control;
@@ -19,11 +21,15 @@ pub mod engine;
 mod errors;
 mod explain;
 pub mod lift;
+#[cfg(test)]
+mod noise;
 pub mod prepared;
 pub mod response;
 mod run;
 mod sequences;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 use std::collections::HashMap;
@@ -38,10 +44,11 @@ pub use self::prepared::{Invocation, Prepared};
 pub use self::response::{Column, CopySource, Description, Response, RowSource, RowStream, Verb};
 pub use self::settings::Settings;
 
-use self::run::Active;
+use self::activity::{Listed, Presence, State};
+use self::prepared::Parsed;
+use self::run::{Active, Copying};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
-use crate::write::copy::CopyIn;
 
 /// What running a statement against one snapshot came to.
 #[derive(Debug)]
@@ -75,7 +82,6 @@ pub enum Scope {
 
 /// One client's conversation.
 pub struct Session {
-    id: u32,
     engine: Arc<Engine>,
     user: String,
     settings: Settings,
@@ -84,8 +90,11 @@ pub struct Session {
     sequences: SequenceMemory,
     notices: Vec<Notice>,
     statements: HashMap<String, Arc<Prepared>>,
-    copy: Option<Box<CopyIn>>,
+    copy: Option<Copying>,
     canceller: Canceller,
+    listed: Listed,
+    /// The generation of the settings that others see
+    shown: u64,
 }
 
 impl Session {
@@ -95,8 +104,10 @@ impl Session {
             settings.set(name, Some(value), false)?;
         }
         settings.keep();
-        Ok(Session {
-            id: engine.next_session(),
+        let canceller = Canceller::default();
+        let began = engine.clock().reading().midpoint().unix_micros();
+        let listed = engine.sessions().enter(user, began, canceller.clone());
+        let mut session = Session {
             engine,
             user: user.to_owned(),
             settings,
@@ -105,13 +116,39 @@ impl Session {
             notices: Vec::new(),
             statements: HashMap::new(),
             copy: None,
-            canceller: Canceller::default(),
-        })
+            canceller,
+            listed,
+            shown: 0,
+        };
+        session.rest();
+        Ok(session)
     }
 
-    /// A number that tells this session from others of its node.
-    pub fn id(&self) -> u32 {
-        self.id
+    /// The session as others of its node see it.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.listed.presence
+    }
+
+    /// The session waits for its client from now on, and others see that.
+    pub fn rest(&mut self) {
+        let state = match self.transaction_status() {
+            TransactionStatus::Idle => State::Idle,
+            TransactionStatus::Active => State::IdleInTransaction,
+            TransactionStatus::Failed => State::IdleInFailed,
+        };
+        let transaction = self.active.as_ref().map(|a| (a.txn.id(), a.began));
+        let now = self.engine.clock().reading().midpoint().unix_micros();
+        let renamed = (self.shown != self.settings.generation())
+            .then(|| self.settings.show("application_name").unwrap_or_default().to_owned());
+        self.shown = self.settings.generation();
+        self.listed.presence.change(|doing| {
+            doing.state = state;
+            doing.state_since = now;
+            doing.transaction = transaction;
+            if let Some(application) = renamed {
+                doing.application = application;
+            }
+        });
     }
 
     /// Whether a transaction is open.
@@ -162,9 +199,9 @@ impl Session {
         let catalog = self.engine.catalogs().newest()?;
         let template = self.engine.template(&lifted, &catalog, |text| {
             let mut statements = prepared::parse(text).ok()?;
-            let statement = statements.pop().filter(|_| statements.is_empty())?;
-            PointPlan::recognise(&catalog, &statement, &[]).ok()??;
-            Some(Prepared::new(text.to_owned(), Some(statement), Vec::new()))
+            let parsed = statements.pop().filter(|_| statements.is_empty())?;
+            PointPlan::recognise(&catalog, &parsed.statement, &[]).ok()??;
+            Some(Prepared::of(text.to_owned(), Some(parsed), Vec::new()))
         })?;
         Some(Invocation { prepared: template, parameters: lifted.literals })
     }
@@ -172,12 +209,15 @@ impl Session {
     /// Parses one statement of the extended protocol.
     pub fn prepare(&mut self, sql: &str, declared: &[Option<Type>]) -> Result<Arc<Prepared>> {
         let one = engine::single(self.engine.parse_cached(sql)?)?;
-        let statement = one.as_ref().and_then(|p| p.statement().cloned());
-        if statement.is_some() && declared.iter().all(Option::is_none) {
+        let parsed = one.as_ref().and_then(|p| {
+            let (statement, as_of) = (p.statement()?.clone(), p.as_of().cloned());
+            Some(Parsed { statement, as_of })
+        });
+        if parsed.is_some() && declared.iter().all(Option::is_none) {
             // Shares its plan with all who prepare the same text.
             return one.ok_or_else(|| Error::internal("a statement without itself"));
         }
-        Ok(Arc::new(Prepared::new(sql.to_owned(), statement, declared.to_vec())))
+        Ok(Arc::new(Prepared::of(sql.to_owned(), parsed, declared.to_vec())))
     }
 
     /// Keeps a named statement (`name` is not empty).

@@ -1,14 +1,17 @@
 //! Statements that were parsed, and the plans they keep.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::Statement;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement, visit_relations};
+use datafusion::sql::sqlparser::parser::ParserError;
 use parking_lot::Mutex;
 use polity_base::{Type, Value};
 
-use crate::ddl::dialect::PolityDialect;
+use super::as_of::{self, AsOf};
+use crate::catalog::name;
+use crate::ddl::dialect::{self, RECURSION_LIMIT};
+use crate::ddl::shape::{MOST_ALTERNATIVES, MOST_LEVELS};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
 use crate::query::Planned;
@@ -18,8 +21,16 @@ use crate::write::spelling;
 pub struct Prepared {
     text: String,
     statement: Option<Statement>,
+    as_of: Option<AsOf>,
     declared: Vec<Option<Type>>,
     plan: Mutex<Option<Cached>>,
+}
+
+/// A statement as it was parsed, and the time it is to see.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub statement: Statement,
+    pub as_of: Option<AsOf>,
 }
 
 /// A statement to run, with the values of its parameters.
@@ -50,7 +61,13 @@ impl Prepared {
     /// `statement` and its text; `declared` are the parameter types the client
     /// has stated.
     pub(crate) fn new(text: String, statement: Option<Statement>, declared: Vec<Option<Type>>) -> Prepared {
-        Prepared { text, statement, declared, plan: Mutex::new(None) }
+        Prepared { text, statement, as_of: None, declared, plan: Mutex::new(None) }
+    }
+
+    /// What was parsed from `text`.
+    pub(crate) fn of(text: String, parsed: Option<Parsed>, declared: Vec<Option<Type>>) -> Prepared {
+        let (statement, as_of) = parsed.map_or((None, None), |p| (Some(p.statement), p.as_of));
+        Prepared { as_of, ..Prepared::new(text, statement, declared) }
     }
 
     /// The statement's text.
@@ -61,6 +78,24 @@ impl Prepared {
     /// The statement; `None` when the text was empty.
     pub fn statement(&self) -> Option<&Statement> {
         self.statement.as_ref()
+    }
+
+    /// Which state it reads, if it says so.
+    pub(crate) fn as_of(&self) -> Option<&AsOf> {
+        self.as_of.as_ref()
+    }
+
+    /// The names of the tables and views it reads or writes.
+    pub(crate) fn relations(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Some(statement) = &self.statement {
+            let _ = visit_relations(statement, |relation: &ObjectName| {
+                let name = relation.0.last().and_then(|part| part.as_ident()).map(name::fold);
+                names.extend(name.filter(|name| !names.contains(name)));
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        names
     }
 
     /// The parameter types the client has stated.
@@ -85,63 +120,30 @@ impl Prepared {
     }
 }
 
-/// Statements nest at most this deep (parentheses, subqueries).
-const RECURSION_LIMIT: usize = 128;
-/// An expression has at most this many words and operators in a row.
-const LONGEST_CHAIN: usize = 2_000;
-
 /// Parses `sql` into its statements, each with its own text.
-pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>> {
+pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>> {
     if sql.contains('\0') {
         return Err(Error::new(
             Condition::CharacterNotInRepertoire,
             "invalid byte sequence for encoding \"UTF8\": 0x00",
         ));
     }
-    let dialect = PolityDialect::default();
-    let parsed =
-        Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(ParserError::from).and_then(|mut tokens| {
-            spelling::rewrite(&mut tokens);
-            plain_freeze(&mut tokens);
-            if longest_chain(&tokens) > LONGEST_CHAIN {
-                return Err(ParserError::RecursionLimitExceeded);
-            }
-            let parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT);
-            parser.with_tokens_with_locations(tokens).parse_statements()
-        });
+    let mut clauses = Vec::new();
+    let parsed = dialect::tokens(sql).and_then(|mut tokens| {
+        clauses = as_of::take(&mut tokens)?;
+        spelling::rewrite(&mut tokens);
+        dialect::read(tokens, |parser| parser.parse_statements())
+    });
     let mut statements = parsed.map_err(|e| syntax_error(sql, e))?;
     statements.iter_mut().for_each(spelling::normalise);
-    Ok(statements)
-}
-
-/// `FREEZE on`, an option of COPY, is `FREEZE` to the parser.
-fn plain_freeze(tokens: &mut Vec<TokenWithSpan>) {
-    let is = |token: &TokenWithSpan, word: &str| matches!(&token.token, Token::Word(w) if w.value.eq_ignore_ascii_case(word));
-    if !tokens.first().is_some_and(|t| is(t, "copy")) {
-        return;
+    let parsed = |statement| Parsed { statement, as_of: None };
+    let mut parsed: Vec<Parsed> = statements.into_iter().map(parsed).collect();
+    for clause in clauses {
+        let of = parsed.get_mut(clause.statement);
+        let of = of.ok_or_else(|| Error::new(Condition::SyntaxError, "AS OF SYSTEM TIME belongs to no statement"))?;
+        of.as_of = Some(clause.read(&of.statement)?);
     }
-    let Some(at) = tokens.iter().position(|t| is(t, "freeze")) else { return };
-    let next = tokens[at + 1..].iter().position(|t| !matches!(t.token, Token::Whitespace(_)));
-    if let Some(next) = next.map(|n| at + 1 + n)
-        && is(&tokens[next], "on")
-    {
-        tokens.remove(next);
-    }
-}
-
-/// Operators of one expression without a comma or parenthesis between them: each
-/// is one level more of the tree.
-fn longest_chain(tokens: &[TokenWithSpan]) -> usize {
-    let (mut longest, mut current) = (0, 0);
-    for token in tokens {
-        match &token.token {
-            Token::Comma | Token::SemiColon | Token::LParen | Token::RParen => current = 0,
-            Token::Whitespace(_) | Token::Period => {}
-            _ => current += 1,
-        }
-        longest = longest.max(current);
-    }
-    longest
+    Ok(parsed)
 }
 
 fn syntax_error(sql: &str, error: ParserError) -> Error {
@@ -149,8 +151,11 @@ fn syntax_error(sql: &str, error: ParserError) -> Error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
         ParserError::RecursionLimitExceeded => {
             return Error::new(Condition::StatementTooComplex, "statement is nested too deeply")
-                .detail(format!("Statements may nest {RECURSION_LIMIT} levels deep."))
-                .hint("Split the statement, or use WITH queries.");
+                .detail(format!(
+                    "Parentheses and queries may nest {RECURSION_LIMIT} levels deep; {MOST_LEVELS} operators may follow \
+                     one another, and {MOST_ALTERNATIVES} OR."
+                ))
+                .hint("Split the statement, use WITH queries, or use = ANY with an array instead of long chains.");
         }
     };
     let position = position_of(sql, &text);
@@ -193,7 +198,42 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused() {
-        let sql = format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000));
-        assert_eq!(parse(&sql).unwrap_err().condition(), Condition::StatementTooComplex);
+        for sql in [
+            format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
+            format!("select 1{}", " + 1".repeat(5_000)),
+            format!("select (1){}", " + (1)".repeat(5_000)),
+            format!("select true{}", " and true".repeat(5_000)),
+            format!("select 1{}", "::int".repeat(5_000)),
+            format!("select 1{}", " is null".repeat(5_000)),
+            format!("select {} 1", "-".repeat(5_000).replace('-', "- ")),
+            format!("select {} true", "not ".repeat(5_000)),
+            format!("select 1{}", " union select 1".repeat(5_000)),
+            format!("select {}1{}", "case when true then ".repeat(5_000), " end".repeat(5_000)),
+            format!("select true{}", " or true".repeat(60_000)),
+            format!("select {}", "(select ".repeat(5_000)),
+        ] {
+            assert_eq!(parse(&sql).unwrap_err().condition(), Condition::StatementTooComplex, "{:.40}", sql);
+        }
+    }
+
+    #[test]
+    fn long_chains_of_or_are_made_shallow() {
+        let sql = format!("SELECT a = 0{} AND b", (1..20_000).map(|n| format!(" OR a = {n}")).collect::<String>());
+        let statements = parse(&sql).unwrap();
+        assert_eq!(statements[0].statement.to_string(), sql);
+        // What cannot be parsed to its end is dropped half-made.
+        assert_eq!(parse(&format!("{sql} )")).unwrap_err().condition(), Condition::SyntaxError);
+    }
+
+    #[test]
+    fn wide_statements_are_not_deep() {
+        for sql in [
+            format!("select 1 in (0{})", ", 1".repeat(20_000)),
+            format!("values (1 + 1){}", ", (1 + 1)".repeat(20_000)),
+            format!("select case a{} end", " when a = 1 then b + 1".repeat(5_000)),
+            "select a + b from t where a = 1 and b = 2; ".repeat(5_000),
+        ] {
+            parse(&sql).unwrap();
+        }
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use polity_base::{IndexId, Value};
-use polity_txn::{Isolation, Transaction, TransactionOptions};
+use polity_txn::{Freshness, Isolation, Transaction, TransactionOptions};
 
+use super::activity::State;
+use super::as_of::AsOf;
 use super::context::Context;
 use super::prepared::{Plan, Prepared};
-use super::{Description, Outcome, Response, Scope, Session, check_parameters};
+use super::{Description, Outcome, Response, Scope, Session, Watch, check_parameters};
 use crate::catalog::{self, Catalog};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
@@ -34,6 +36,7 @@ pub(super) struct Active {
     pub fresh: HashSet<IndexId>,
     pub isolation: Isolation,
     pub read_only: bool,
+    pub freshness: Freshness,
     pub used: bool,
 }
 
@@ -43,6 +46,12 @@ pub(super) struct Savepoint {
     pub point: polity_txn::Savepoint,
     pub catalog: Arc<Catalog>,
     pub changed_catalog: bool,
+}
+
+/// A COPY FROM STDIN in progress: one statement, in however many pieces it comes.
+pub(super) struct Copying {
+    input: Box<CopyIn>,
+    watch: Watch,
 }
 
 /// A statement whose rows keep changing under it is given up after so many runs.
@@ -60,7 +69,7 @@ impl Session {
         if result.is_err() {
             self.fail();
         }
-        result
+        result.map_err(|error| super::errors::naming_tables(error, prepared))
     }
 
     /// Ends the transaction around statements that were sent together.
@@ -79,7 +88,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        if let Some(response) = self.control(statement).await? {
+        if let Some(response) = self.control(statement, prepared.as_of()).await? {
             return Ok(response);
         }
         if let Some(response) = self.variables(statement).await? {
@@ -95,7 +104,7 @@ impl Session {
         if self.active.is_none() && scope == Scope::Alone && !matches!(statement, Statement::Copy { .. }) {
             return self.run_alone(prepared, parameters).await;
         }
-        self.ensure_active(false).await?;
+        self.ensure_active(false, prepared.as_of()).await?;
         self.run_in_active(prepared, parameters).await
     }
 
@@ -105,7 +114,7 @@ impl Session {
         let retries = self.settings.fast.retries;
         let mut tries = 0;
         loop {
-            self.ensure_active(false).await?;
+            self.ensure_active(false, prepared.as_of()).await?;
             let result = match self.run_in_active(prepared, parameters).await {
                 Ok(response) => self.commit_active().await.map(|_| response),
                 Err(error) => Err(error),
@@ -125,26 +134,44 @@ impl Session {
         }
     }
 
-    /// Opens a transaction unless one is open.
-    pub(super) async fn ensure_active(&mut self, explicit: bool) -> Result<()> {
+    /// Opens a transaction unless one is open. One that is to read an earlier
+    /// state does so from its beginning.
+    pub(super) async fn ensure_active(&mut self, explicit: bool, as_of: Option<&AsOf>) -> Result<()> {
         if let Some(active) = &mut self.active {
+            if as_of.is_some() {
+                return Err(Error::new(Condition::ActiveSqlTransaction, "AS OF SYSTEM TIME within a transaction")
+                    .detail("A transaction reads one state, which is chosen when it begins.")
+                    .hint("Begin the transaction with BEGIN AS OF SYSTEM TIME."));
+            }
             active.explicit |= explicit;
             return Ok(());
         }
         let fast = &self.settings.fast;
         let isolation = if fast.default_read_committed { Isolation::ReadCommitted } else { Isolation::Serializable };
         let read_only = fast.default_read_only;
-        self.active = Some(Box::new(self.new_active(isolation, read_only, explicit).await?));
+        let freshness = self.freshness(as_of)?;
+        self.active = Some(Box::new(self.new_active(isolation, read_only, explicit, freshness).await?));
         Ok(())
     }
 
-    pub(super) async fn new_active(&self, isolation: Isolation, read_only: bool, explicit: bool) -> Result<Active> {
-        let options = TransactionOptions {
-            isolation,
-            read_only,
-            lock_timeout: self.settings.fast.lock_timeout,
-            ..Default::default()
-        };
+    /// Which state the next transaction reads.
+    pub(super) fn freshness(&self, as_of: Option<&AsOf>) -> Result<Freshness> {
+        match as_of {
+            Some(as_of) => as_of.freshness(self.engine.clock().reading().midpoint(), &self.settings),
+            None => Ok(self.settings.fast.staleness.map_or(Freshness::Latest, Freshness::Within)),
+        }
+    }
+
+    pub(super) async fn new_active(
+        &self,
+        isolation: Isolation,
+        read_only: bool,
+        explicit: bool,
+        freshness: Freshness,
+    ) -> Result<Active> {
+        let read_only = read_only || freshness != Freshness::Latest;
+        let options =
+            TransactionOptions { isolation, read_only, freshness, lock_timeout: self.settings.fast.lock_timeout };
         Ok(Active {
             txn: self.engine.database().begin(options).await?,
             catalog: Arc::default(),
@@ -156,6 +183,7 @@ impl Session {
             fresh: HashSet::new(),
             isolation,
             read_only,
+            freshness,
             used: false,
         })
     }
@@ -179,9 +207,24 @@ impl Session {
     }
 
     async fn run_in_active(&mut self, prepared: &Arc<Prepared>, parameters: &[Value]) -> Result<Response> {
+        self.show_running(prepared);
         let watch = self.canceller.watch(self.settings.fast.statement_timeout);
         let env_watch = watch.clone();
         watch.guard(self.run_restarting(prepared, parameters, env_watch)).await
+    }
+
+    /// Others see what runs now.
+    fn show_running(&self, prepared: &Arc<Prepared>) {
+        let Some(active) = self.active.as_deref() else { return };
+        // A transaction's first statement begins with it.
+        let now = if active.used { self.engine.clock().reading().midpoint().unix_micros() } else { active.began };
+        self.listed.presence.change(|doing| {
+            doing.state = State::Active;
+            doing.state_since = now;
+            doing.statement = Some(prepared.clone());
+            doing.statement_began = Some(now);
+            doing.transaction = Some((active.txn.id(), active.began));
+        });
     }
 
     /// Runs a statement, on newer snapshots as long as it finds its rows locked
@@ -190,13 +233,13 @@ impl Session {
         &mut self,
         prepared: &Arc<Prepared>,
         parameters: &[Value],
-        watch: super::Watch,
+        watch: Watch,
     ) -> Result<Response> {
-        let Session { engine, settings, active, sequences, notices, user, copy, .. } = self;
-        let Some(active) = active.as_deref_mut() else { return Err(Error::internal("no transaction is open")) };
+        let active = self.open()?;
         active.used = true;
         let mark = active.txn.begin_statement().await?;
         for _ in 0..MOST_RESTARTS {
+            let Session { engine, active: Some(active), .. } = self else { return Err(no_transaction()) };
             active.catalog = if active.changed_catalog {
                 // What others committed, with what this transaction has changed.
                 Arc::new(catalog::store::load(&active.txn.view())?)
@@ -204,20 +247,10 @@ impl Session {
                 engine.catalogs().at(&active.txn.view())?
             };
             let before = active.catalog.clone();
-            let mut context = Context {
-                engine,
-                txn: &mut active.txn,
-                catalog: &mut active.catalog,
-                settings,
-                sequences,
-                user,
-                transaction_time: active.began,
-                notices,
-                fresh: &mut active.fresh,
-                cacheable: !active.changed_catalog,
-                watch: &watch,
-            };
-            let outcome = run_once(&mut context, prepared, parameters, copy).await?;
+            let mut copy = None;
+            let outcome = run_once(&mut self.context(&watch)?, prepared, parameters, &mut copy).await?;
+            self.copy = copy.map(|input| Copying { input, watch: watch.clone() });
+            let active = self.open()?;
             active.changed_catalog |= !Arc::ptr_eq(&before, &active.catalog);
             match outcome {
                 Outcome::Done(response) => return Ok(response),
@@ -227,6 +260,30 @@ impl Session {
         Err(Error::new(Condition::SerializationFailure, "could not serialize access due to concurrent update")
             .detail(format!("The rows of the statement changed {MOST_RESTARTS} times while it ran."))
             .hint("Retry the transaction."))
+    }
+
+    fn open(&mut self) -> Result<&mut Active> {
+        self.active.as_deref_mut().ok_or_else(no_transaction)
+    }
+
+    /// What a statement of the open transaction has at hand.
+    fn context<'a>(&'a mut self, watch: &'a Watch) -> Result<Context<'a>> {
+        let Session { engine, settings, active, sequences, notices, user, listed, .. } = self;
+        let active = active.as_deref_mut().ok_or_else(no_transaction)?;
+        Ok(Context {
+            engine,
+            txn: &mut active.txn,
+            catalog: &mut active.catalog,
+            settings,
+            sequences,
+            user,
+            session: listed.presence.number,
+            transaction_time: active.began,
+            notices,
+            fresh: &mut active.fresh,
+            cacheable: !active.changed_catalog,
+            watch,
+        })
     }
 
     /// What a statement needs and gives.
@@ -243,7 +300,7 @@ impl Session {
             return Box::pin(self.describe(&inner)).await;
         }
         let alone = self.active.is_none();
-        self.ensure_active(false).await?;
+        self.ensure_active(false, prepared.as_of()).await?;
         let result = self.describe_in_active(prepared, statement).await;
         if alone {
             self.abandon();
@@ -253,25 +310,12 @@ impl Session {
 
     async fn describe_in_active(&mut self, prepared: &Arc<Prepared>, statement: &Statement) -> Result<Description> {
         let watch = self.canceller.watch(self.settings.fast.statement_timeout);
-        let Session { engine, settings, active, sequences, notices, user, .. } = self;
-        let Some(active) = active.as_deref_mut() else { return Err(Error::internal("no transaction is open")) };
-        active.txn.begin_statement().await?;
+        self.open()?.txn.begin_statement().await?;
+        let Session { engine, active: Some(active), .. } = self else { return Err(no_transaction()) };
         if !active.changed_catalog {
             active.catalog = engine.catalogs().at(&active.txn.view())?;
         }
-        let mut context = Context {
-            engine,
-            txn: &mut active.txn,
-            catalog: &mut active.catalog,
-            settings,
-            sequences,
-            user,
-            transaction_time: active.began,
-            notices,
-            fresh: &mut active.fresh,
-            cacheable: !active.changed_catalog,
-            watch: &watch,
-        };
+        let mut context = self.context(&watch)?;
         match plan(&mut context, prepared, statement)? {
             Some(Plan::Point(point)) => {
                 Ok(Description { parameters: point.parameters().to_vec(), columns: point.columns() })
@@ -284,7 +328,7 @@ impl Session {
                     write::describe(&mut context, statement, prepared.declared())
                 }
                 Statement::Query(_) => write::select_for_update::describe(&mut context, statement, prepared.declared()),
-                Statement::Explain { .. } => super::explain::describe(prepared.declared()),
+                Statement::Explain { .. } => super::explain::describe(statement, prepared.declared()),
                 _ => Ok(Description { parameters: Vec::new(), columns: None }),
             },
         }
@@ -292,12 +336,14 @@ impl Session {
 
     /// More data of a COPY FROM STDIN.
     pub async fn copy_data(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(mut copy) = self.copy.take() else {
-            return Err(Error::new(Condition::ProtocolViolation, "no COPY is in progress"));
+        let mut copying = self.copy.take().ok_or_else(no_copy)?;
+        let Copying { input, watch } = &mut copying;
+        let result = match self.context(watch) {
+            Ok(mut context) => watch.guard(input.push(&mut context, bytes)).await,
+            Err(error) => Err(error),
         };
-        let result = self.with_context(async |context| copy.push(context, bytes).await).await;
         match result {
-            Ok(()) => self.copy = Some(copy),
+            Ok(()) => self.copy = Some(copying),
             Err(_) => self.fail(),
         }
         result
@@ -305,10 +351,11 @@ impl Session {
 
     /// The end of the data of a COPY FROM STDIN; gives the command tag.
     pub async fn copy_done(&mut self, scope: Scope) -> Result<String> {
-        let Some(copy) = self.copy.take() else {
-            return Err(Error::new(Condition::ProtocolViolation, "no COPY is in progress"));
+        let Copying { input, watch } = self.copy.take().ok_or_else(no_copy)?;
+        let result = match self.context(&watch) {
+            Ok(mut context) => watch.guard(input.finish(&mut context)).await,
+            Err(error) => Err(error),
         };
-        let result = self.with_context(async |context| copy.finish(context).await).await;
         let result = match result {
             Ok(rows) if scope == Scope::Alone && self.active.as_ref().is_some_and(|a| !a.explicit) => {
                 self.commit_active().await.map(|()| rows)
@@ -321,31 +368,24 @@ impl Session {
         Ok(format!("COPY {}", result?))
     }
 
+    /// Tells whether the COPY FROM STDIN in progress should end.
+    pub fn copy_watch(&self) -> Option<Watch> {
+        self.copy.as_ref().map(|copying| copying.watch.clone())
+    }
+
     /// The client gave up a COPY FROM STDIN.
     pub fn copy_fail(&mut self, reason: &str) -> Error {
         self.fail();
         Error::new(Condition::QueryCanceled, format!("COPY from stdin failed: {reason}"))
     }
+}
 
-    async fn with_context<T>(&mut self, work: impl AsyncFnOnce(&mut Context<'_>) -> Result<T>) -> Result<T> {
-        let watch = self.canceller.watch(self.settings.fast.statement_timeout);
-        let Session { engine, settings, active, sequences, notices, user, .. } = self;
-        let Some(active) = active.as_deref_mut() else { return Err(Error::internal("no transaction is open")) };
-        let mut context = Context {
-            engine,
-            txn: &mut active.txn,
-            catalog: &mut active.catalog,
-            settings,
-            sequences,
-            user,
-            transaction_time: active.began,
-            notices,
-            fresh: &mut active.fresh,
-            cacheable: !active.changed_catalog,
-            watch: &watch,
-        };
-        watch.guard(work(&mut context)).await
-    }
+fn no_transaction() -> Error {
+    Error::internal("no transaction is open")
+}
+
+fn no_copy() -> Error {
+    Error::new(Condition::ProtocolViolation, "no COPY is in progress")
 }
 
 /// The plan of a statement that has one to keep: by key, or by DataFusion.

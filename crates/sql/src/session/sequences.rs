@@ -91,6 +91,10 @@ async fn run(context: &mut Context<'_>, call: &Function) -> Result<i64> {
         _ => Err(Error::new(Condition::UndefinedFunction, "a sequence is named by text")),
     };
     match (called(call), arguments.as_slice()) {
+        (Some(writes @ ("nextval" | "setval")), _) if context.txn.is_read_only() => Err(Error::new(
+            Condition::ReadOnlySqlTransaction,
+            format!("cannot execute {writes}() in a read-only transaction"),
+        )),
         (Some("nextval"), [which]) => {
             let id = id(context, which)?;
             sequence::next_value(context, id).await

@@ -120,6 +120,12 @@ static SPECS: &[Spec] = &[
     spec("xmloption", "content", Rule::OneOf(&["content", "document"]), "How XML is parsed; there is no XML."),
     spec("polity.guarantee", "strong", Rule::OneOf(&["strong"]), "The guarantee of tables that name none."),
     spec(
+        "polity.staleness",
+        "0",
+        Rule::Millis,
+        "How old what is read may be; 0: it is the latest. Others are read only.",
+    ),
+    spec(
         "polity.statement_retries",
         "25",
         Rule::Whole(0, 1000),
@@ -147,6 +153,7 @@ pub struct Settings {
 pub(crate) struct Fast {
     pub statement_timeout: Option<Duration>,
     pub lock_timeout: Option<Duration>,
+    pub staleness: Option<Duration>,
     pub retries: u32,
     pub default_read_committed: bool,
     pub default_read_only: bool,
@@ -297,6 +304,7 @@ impl Settings {
         self.fast = Fast {
             statement_timeout: self.duration("statement_timeout"),
             lock_timeout: self.duration("lock_timeout"),
+            staleness: self.duration("polity.staleness"),
             retries: self.show("polity.statement_retries").and_then(|v| v.parse().ok()).unwrap_or(0),
             default_read_committed: self.show("default_transaction_isolation") == Some("read committed"),
             default_read_only: self.show("default_transaction_read_only") == Some("on"),

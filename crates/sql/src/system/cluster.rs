@@ -1,4 +1,4 @@
-//! Types, roles, settings, sessions, and what every PostgreSQL database has.
+//! Types, roles, settings, and what every PostgreSQL database has.
 
 use polity_base::{Type, Value};
 
@@ -20,8 +20,6 @@ pub(super) fn fill_of(name: &str) -> Option<Fill> {
         "pg_roles" | "pg_authid" => roles,
         "pg_user" | "pg_shadow" => users,
         "pg_settings" => settings,
-        "pg_stat_activity" => activity,
-        "pg_stat_database" => database_statistics,
         _ => return None,
     })
 }
@@ -303,15 +301,6 @@ fn databases(input: &SystemInput, rows: &mut Rows<'_>) {
     ]);
 }
 
-fn database_statistics(input: &SystemInput, rows: &mut Rows<'_>) {
-    let backends = i32::try_from(input.activity.len()).unwrap_or(i32::MAX);
-    rows.add([
-        ("datid", Value::Oid(DATABASE_ID)),
-        ("datname", text(&input.catalog.database)),
-        ("numbackends", Value::Int4(backends)),
-    ]);
-}
-
 fn roles(input: &SystemInput, rows: &mut Rows<'_>) {
     // Verifiers are shown in pg_authid only, and to superusers only.
     let shows = rows.table.name == "pg_authid" && is_superuser(input);
@@ -367,28 +356,6 @@ fn settings(input: &SystemInput, rows: &mut Rows<'_>) {
             ("context", text("user")),
             ("vartype", text("string")),
             ("source", text("session")),
-        ]);
-    }
-}
-
-fn activity(input: &SystemInput, rows: &mut Rows<'_>) {
-    let at = |micros: Option<i64>| micros.map_or(Value::Null, Value::TimestampTz);
-    for a in &input.activity {
-        let user = input.catalog.roles.get(&a.user);
-        rows.add([
-            ("datid", Value::Oid(DATABASE_ID)),
-            ("datname", text(&input.catalog.database)),
-            ("pid", Value::Int4(i32::try_from(a.session).unwrap_or(i32::MAX))),
-            ("usesysid", user.map_or(Value::Null, |r| oid(r.id))),
-            ("usename", text(&a.user)),
-            ("application_name", text(&a.application)),
-            ("client_addr", maybe(a.client.as_deref())),
-            ("backend_start", Value::TimestampTz(a.began)),
-            ("xact_start", at(a.transaction_began)),
-            ("query_start", at(a.statement_began)),
-            ("state", text(a.state)),
-            ("query", text(&a.statement)),
-            ("backend_type", text("client backend")),
         ]);
     }
 }

@@ -1,11 +1,17 @@
 //! Objects as the SQL that would make them.
 
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Value as Literal, visit_expressions_mut,
+};
 use polity_base::key::Direction;
-use polity_base::{ColumnId, TableId};
+use polity_base::{ColumnId, TableId, Type};
 
 use super::relations::{index_of_constraint, indexes_of};
 use crate::catalog::{Action, Catalog, Check, ForeignKey, Relation, Table, name};
 use crate::ddl::expression;
+use crate::expr::cast::without_modifier;
 
 fn names(table: &Table, columns: &[ColumnId]) -> String {
     let names: Vec<String> =
@@ -20,6 +26,61 @@ pub(super) fn columns_of_check(table: &Table, check: &Check) -> Vec<ColumnId> {
     table.columns.iter().filter(|c| used.contains(&c.name)).map(|c| c.id).collect()
 }
 
+/// An expression as PostgreSQL shows it: constants that were written as strings
+/// say their type. `whole`: the type of the column it is a default of.
+pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>) -> String {
+    let Ok(mut expr) = expression::parse(written) else { return written.to_owned() };
+    let is_string = |e: &Expr| matches!(e, Expr::Value(v) if matches!(v.value, Literal::SingleQuotedString(_)));
+    if let Some(r#type) = whole
+        && is_string(&expr)
+    {
+        return format!("{expr}::{}", constant_type(r#type));
+    }
+    let typed = |e: &mut Box<Expr>, r#type: &str| {
+        if is_string(e) {
+            // A name is what a cast of any type is written with.
+            **e = Expr::Identifier(Ident::new(format!("{e}::{type}")));
+        }
+    };
+    let column = |e: &Expr| match e {
+        Expr::Identifier(name) => table.column(&name::fold(name)).map(|c| c.r#type.clone()),
+        _ => None,
+    };
+    let _ = visit_expressions_mut(&mut expr, |e| {
+        match e {
+            Expr::BinaryOp { left, right, .. } => match (column(left), column(right)) {
+                // Texts of a limited length are compared as text, which says nothing here.
+                (Some(Type::Varchar(_) | Type::Char(_)), _) | (_, Some(Type::Varchar(_) | Type::Char(_))) => {}
+                (Some(t), None) => typed(right, &constant_type(&t)),
+                (None, Some(t)) => typed(left, &constant_type(&t)),
+                _ => {}
+            },
+            Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+                if name.to_string().eq_ignore_ascii_case("nextval") =>
+            {
+                for arg in &mut list.args {
+                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = arg
+                        && is_string(e)
+                    {
+                        *e = Expr::Identifier(Ident::new(format!("{e}::regclass")));
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    expr.to_string()
+}
+
+/// The name of a constant's type: without modifier, which `character` would mean one by.
+fn constant_type(r#type: &Type) -> String {
+    match r#type {
+        Type::Char(_) => "bpchar".to_owned(),
+        other => without_modifier(other).to_string(),
+    }
+}
+
 /// A constraint: `PRIMARY KEY (a)`, `CHECK ((a > 0))`, …
 pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool) -> Option<String> {
     if let Some(index) = index_of_constraint(oid) {
@@ -31,7 +92,7 @@ pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool) -> Option<String> {
     }
     for table in catalog.tables.values() {
         if let Some(check) = table.checks.iter().find(|c| c.id.0 == oid) {
-            let condition = &check.expression;
+            let condition = shown(table, &check.expression, None);
             return Some(if pretty { format!("CHECK ({condition})") } else { format!("CHECK (({condition}))") });
         }
         if let Some(key) = table.foreign_keys.iter().find(|f| f.id.0 == oid) {

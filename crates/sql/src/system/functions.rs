@@ -5,7 +5,7 @@ use polity_base::text::Settings as TextSettings;
 use polity_base::{TableId, Type, Value};
 
 use super::shape::{all, system_table};
-use super::{SystemInput, cluster::NAMESPACES, definition, namespace};
+use super::{SystemInput, activity, cluster::NAMESPACES, definition, namespace};
 use crate::catalog::{Catalog, Relation, name, types};
 use crate::error::{Condition, Error, Result};
 
@@ -19,6 +19,8 @@ pub struct SystemFunction {
     pub returns: Type,
     /// Whether it is NULL when an argument is
     pub strict: bool,
+    /// Whether it does something, so that it must be called when the statement runs
+    pub acts: bool,
     /// What it does
     pub eval: fn(&SystemInput, &[Value]) -> Result<Value>,
 }
@@ -36,7 +38,7 @@ const fn strict(
     returns: Type,
     eval: fn(&SystemInput, &[Value]) -> Result<Value>,
 ) -> SystemFunction {
-    SystemFunction { name, args, returns, strict: true, eval }
+    SystemFunction { name, args, returns, strict: true, acts: false, eval }
 }
 
 const fn lenient(
@@ -45,7 +47,16 @@ const fn lenient(
     returns: Type,
     eval: fn(&SystemInput, &[Value]) -> Result<Value>,
 ) -> SystemFunction {
-    SystemFunction { name, args, returns, strict: false, eval }
+    SystemFunction { name, args, returns, strict: false, acts: false, eval }
+}
+
+const fn acting(
+    name: &'static str,
+    args: &'static [Type],
+    returns: Type,
+    eval: fn(&SystemInput, &[Value]) -> Result<Value>,
+) -> SystemFunction {
+    SystemFunction { name, args, returns, strict: true, acts: true, eval }
 }
 
 /// The functions, several of one name where it takes different arguments. Where
@@ -60,7 +71,8 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
     strict("current_role", &[], NAME, |i, _| text(&i.user)),
     strict("session_user", &[], NAME, |i, _| text(&i.user)),
     strict("user", &[], NAME, |i, _| text(&i.user)),
-    strict("pg_backend_pid", &[], INT, |i, _| Ok(Value::Int4(i32::try_from(i.session).unwrap_or(i32::MAX)))),
+    acting("pg_cancel_backend", &[INT], BOOL, |i, a| activity::end(i, int(a, 0), false)),
+    acting("pg_terminate_backend", &[INT], BOOL, |i, a| activity::end(i, int(a, 0), true)),
     strict("pg_is_in_recovery", &[], BOOL, |_, _| Ok(Value::Bool(false))),
     strict("pg_my_temp_schema", &[], OID, |_, _| Ok(Value::Oid(0))),
     strict("pg_is_other_temp_schema", &[OID], BOOL, |_, _| Ok(Value::Bool(false))),
@@ -70,6 +82,10 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
     strict("pg_client_encoding", &[], NAME, |_, _| text("UTF8")),
     strict("current_setting", &[TEXT], TEXT, |i, a| current_setting(i, word(a, 0), false)),
     strict("current_setting", &[TEXT, BOOL], TEXT, |i, a| current_setting(i, word(a, 0), flag(a, 1))),
+    // The one that sets is run by the session, as a SELECT of its own.
+    acting("set_config", &[TEXT, TEXT, BOOL], TEXT, |_, _| {
+        Err(Error::unsupported("set_config within a larger query").hint("Use SET, or SELECT set_config(…) alone."))
+    }),
     // Names and types
     lenient("format_type", &[OID, INT], TEXT, |i, a| Ok(format_type(i, a))),
     strict("quote_ident", &[TEXT], TEXT, |_, a| text(name::quote(word(a, 0)))),
@@ -145,6 +161,8 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
         "pg_class" => Ok(maybe(comment(&i.catalog, id(a, 0), 0))),
         _ => Ok(Value::Null),
     }),
+    // Functions and the like are known by name only, and have no comments.
+    strict("obj_description", &[TEXT, NAME], TEXT, nothing),
     strict("col_description", &[OID, INT], TEXT, |i, a| Ok(maybe(comment(&i.catalog, id(a, 0), int(a, 1))))),
     strict("shobj_description", &[OID, NAME], TEXT, nothing),
     // Sizes: unknown, since tables share their files
@@ -162,6 +180,14 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
     strict("pg_tablespace_size", &[OID], BIG, nothing),
     strict("pg_tablespace_size", &[NAME], BIG, nothing),
     strict("pg_size_pretty", &[BIG], TEXT, |_, a| text(size_pretty(a.first().and_then(Value::as_i64).unwrap_or(0)))),
+    strict("pg_size_pretty", &[Type::Numeric(None)], TEXT, |_, a| match a.first() {
+        Some(Value::Numeric(n)) => {
+            text(size_pretty(n.to_string().split('.').next().and_then(|w| w.parse().ok()).unwrap_or(0)))
+        }
+        _ => Ok(Value::Null),
+    }),
+    // There are no privileges other than those of owners.
+    strict("acldefault", &[TEXT, OID], TEXT, nothing),
     // Privileges: every role may use everything that is there
     strict("has_table_privilege", &[OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
     strict("has_table_privilege", &[TEXT, TEXT], BOOL, |i, a| {

@@ -112,7 +112,7 @@ struct ColumnFacts<'a> {
     ordinal: Value,
     r#type: &'a Type,
     not_null: bool,
-    default: Option<&'a str>,
+    default: Option<String>,
     updatable: bool,
     identity: Option<(Identity, Option<&'a crate::catalog::Sequence>)>,
 }
@@ -128,7 +128,7 @@ fn columns(input: &SystemInput, rows: &mut Rows<'_>) {
                 ordinal: ordinal(usize::from(c.id.0)),
                 r#type: &c.r#type,
                 not_null: c.not_null,
-                default: default_of(c),
+                default: default_of(t, c),
                 updatable: true,
                 identity: c.identity.map(|i| (i, sequence())),
             };
@@ -304,7 +304,7 @@ fn constraints_of(table: &Table) -> Vec<Constraint<'_>> {
             kind: "CHECK",
             columns: definition::columns_of_check(table, check),
             references: None,
-            condition: Some(format!("(({}))", check.expression)),
+            condition: Some(format!("(({}))", definition::shown(table, &check.expression, None))),
         });
     }
     // The standard has NOT NULL as a check, and PostgreSQL gives it this name.

@@ -8,11 +8,13 @@
 //! |-----------------|-----------------------------------------------------------|
 //! | [`shape`]       | which tables there are and their columns                  |
 //! | [`relations`]   | tables, columns, indexes, constraints, views, sequences   |
-//! | [`cluster`]     | types, roles, settings, sessions, and what is always there|
+//! | [`activity`]    | sessions and locks                                        |
+//! | [`cluster`]     | types, roles, settings, and what is always there          |
 //! | [`information`] | the SQL standard's view of the same                       |
 //! | [`definition`]  | objects as the SQL that would make them                   |
 //! | [`functions`]   | functions over the catalog                                |
 
+pub(crate) mod activity;
 mod cluster;
 pub mod definition;
 pub mod functions;
@@ -22,13 +24,16 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use polity_base::{Type, Value};
+use polity_base::{TableId, Type, Value};
 
 use crate::catalog::Catalog;
 use crate::session::Settings;
+use crate::session::activity::Sessions;
 
+pub use activity::{Activity, Lock};
 pub use functions::{SCALAR_FUNCTIONS, SystemFunction};
 pub use shape::{SystemTable, system_table};
 
@@ -54,33 +59,14 @@ pub struct SystemInput {
     pub settings: Settings,
     /// Who asks
     pub user: String,
-    /// The number of the session, which stands for PostgreSQL's process id
-    pub session: u32,
-    /// The sessions of this node
+    /// Who is there, to be acted on
+    pub sessions: Arc<Sessions>,
+    /// The sessions of this node, where a table is about them
     pub activity: Vec<Activity>,
-}
-
-/// A session as `pg_stat_activity` shows it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Activity {
-    /// Its number
-    pub session: u32,
-    /// Its user
-    pub user: String,
-    /// What its client calls itself
-    pub application: String,
-    /// The address its client connects from
-    pub client: Option<String>,
-    /// When it began, in microseconds since 1970 UTC
-    pub began: i64,
-    /// When its transaction began
-    pub transaction_began: Option<i64>,
-    /// When its statement began
-    pub statement_began: Option<i64>,
-    /// `active`, `idle`, `idle in transaction`, `idle in transaction (aborted)`
-    pub state: &'static str,
-    /// Its statement, or its last one
-    pub statement: String,
+    /// The locks kept here, where a table is about them
+    pub locks: Vec<Lock>,
+    /// The last number each sequence gave, where a table is about them
+    pub sequences: HashMap<TableId, i64>,
 }
 
 /// Rows in the making: cells are set by the names of their columns, all others
@@ -96,14 +82,26 @@ impl<'t> Rows<'t> {
     }
 
     fn add<const N: usize>(&mut self, cells: [(&str, Value); N]) {
-        let mut row: Vec<Value> = self.table.columns.iter().map(|(_, t)| self.nothing(t)).collect();
+        self.rows.push(self.table.columns.iter().map(|(_, t)| self.nothing(t)).collect());
+        self.set(self.rows.len() - 1, cells);
+    }
+
+    /// Adds a row in which other cells are NULL; gives its place.
+    fn add_partly<const N: usize>(&mut self, cells: [(&str, Value); N]) -> usize {
+        self.rows.push(vec![Value::Null; self.table.columns.len()]);
+        let row = self.rows.len() - 1;
+        self.set(row, cells);
+        row
+    }
+
+    /// Sets cells of a row.
+    fn set<const N: usize>(&mut self, row: usize, cells: [(&str, Value); N]) {
         for (name, value) in cells {
             match self.table.position(name) {
-                Some(at) => row[at] = value,
+                Some(at) => self.rows[row][at] = value,
                 None => debug_assert!(false, "{} has no column {name}", self.table.name),
             }
         }
-        self.rows.push(row);
     }
 
     /// What a cell holds that was not set.

@@ -194,8 +194,9 @@ fn plain_attribute<'a>(relation: u32, name: &'a str, number: usize, r#type: &'a 
 }
 
 /// The default as PostgreSQL would have it: an identity column has none.
-pub(super) fn default_of(column: &Column) -> Option<&str> {
-    column.default.as_deref().filter(|_| column.identity.is_none())
+pub(super) fn default_of(table: &Table, column: &Column) -> Option<String> {
+    let written = column.default.as_deref().filter(|_| column.identity.is_none())?;
+    Some(definition::shown(table, written, Some(&column.r#type)))
 }
 
 fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
@@ -212,7 +213,7 @@ fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
                 number: attnum(c.id),
                 r#type: &c.r#type,
                 not_null: c.not_null,
-                has_default: default_of(c).is_some(),
+                has_default: c.default.is_some() && c.identity.is_none(),
                 identity: match c.identity {
                     None => "",
                     Some(Identity::Always) => "a",
@@ -252,7 +253,7 @@ fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
 fn defaults(input: &SystemInput, rows: &mut Rows<'_>) {
     for t in input.catalog.tables.values() {
         for c in &t.columns {
-            if let Some(default) = default_of(c) {
+            if let Some(default) = default_of(t, c) {
                 rows.add([
                     ("oid", Value::Oid(default_oid(t, c))),
                     ("adrelid", oid(t.id)),
@@ -359,7 +360,7 @@ fn constraints(input: &SystemInput, rows: &mut Rows<'_>) {
                 ("confmatchtype", text(" ")),
                 ("conislocal", bool(true)),
                 ("conkey", numbers(&used)),
-                ("conbin", text(&check.expression)),
+                ("conbin", text(definition::shown(t, &check.expression, None))),
             ]);
         }
         for key in &t.foreign_keys {
@@ -481,6 +482,7 @@ fn sequence_list(input: &SystemInput, rows: &mut Rows<'_>) {
             ("increment_by", Value::Int8(s.increment)),
             ("cycle", bool(s.cycle)),
             ("cache_size", Value::Int8(1)),
+            ("last_value", input.sequences.get(&s.id).map_or(Value::Null, |last| Value::Int8(*last))),
         ]);
     }
 }

@@ -1,5 +1,6 @@
 //! The system tables over a small catalog.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use polity_base::key::Direction;
@@ -117,15 +118,19 @@ fn input() -> SystemInput {
         began: 0,
         transaction_began: None,
         statement_began: Some(1),
+        state_since: 2,
         state: "idle",
+        waits: false,
         statement: "select 1".to_owned(),
     }];
     SystemInput {
         catalog: Arc::new(catalog),
         settings: Settings::new("ann"),
         user: "ann".to_owned(),
-        session: 7,
+        sessions: Arc::default(),
         activity,
+        locks: Vec::new(),
+        sequences: HashMap::new(),
     }
 }
 
@@ -184,7 +189,7 @@ fn tables_and_columns_are_there_as_clients_look_for_them() {
     assert_eq!(columns, [Value::Int2(1), Value::Int2(3), Value::Int2(4)]);
     let identities = cells(&input, "pg_attribute", "attidentity", "attrelid", Value::Oid(16_390));
     assert_eq!(identities, [text("d"), text(""), text("")]);
-    assert_eq!(cells(&input, "pg_attrdef", "adbin", "adrelid", Value::Oid(16_390)), [text("'x'")]);
+    assert_eq!(cells(&input, "pg_attrdef", "adbin", "adrelid", Value::Oid(16_390)), [text("'x'::character varying")]);
     assert_eq!(cells(&input, "pg_index", "indoption", "indexrelid", Value::Oid(16_392)), [text("0 3")]);
     assert_eq!(
         cells(&input, "pg_index", "indkey", "indexrelid", Value::Oid(16_392)),

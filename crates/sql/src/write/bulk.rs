@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use polity_base::key::Direction;
 use polity_base::{IndexId, Key, Span, Value};
 use polity_txn::View;
@@ -24,12 +25,15 @@ use super::violation;
 use crate::catalog::{Filler, rows};
 use crate::error::{Error, Result};
 use crate::expr::Local;
-use crate::session::Context;
+use crate::session::{Context, Watch};
 
 /// Rows that are best given at a time.
 pub const CHUNK: usize = 8_192;
 /// So many rows of one statement are locked one by one.
 const LOCKED_ROWS: u64 = 1_000;
+/// Bytes that a key, and a row, is thought to take.
+const KEY_BYTES: usize = 16;
+const ROW_BYTES: usize = 64;
 /// Chunks of fewer rows get a condition per key.
 const SPAN_ROWS: usize = 1_024;
 
@@ -85,10 +89,12 @@ impl Bulk {
         }
         if self.rows <= LOCKED_ROWS {
             for row in &chunk {
+                ctx.watch.pause().await?;
                 writing.insert(ctx, target, row, Locking::Locked).await?;
             }
             return Ok(());
         }
+        ctx.watch.rest().await?;
         add_unlocked(ctx, writing, target, &chunk)
     }
 
@@ -114,6 +120,43 @@ impl Keys<'_> {
     }
 }
 
+/// Byte strings made one after the other, which share their memory: for one in
+/// hundreds of thousands, an allocation of its own is what costs most.
+struct Strings {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Strings {
+    fn with_capacity(strings: usize, bytes_each: usize) -> Strings {
+        Strings { bytes: Vec::with_capacity(strings * bytes_each), ends: Vec::with_capacity(strings) }
+    }
+
+    fn push(&mut self, string: &[u8]) {
+        self.write(|bytes| bytes.extend_from_slice(string));
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn finish(self) -> impl Iterator<Item = Bytes> {
+        let bytes = Bytes::from(self.bytes.into_boxed_slice());
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| bytes.slice(std::mem::replace(&mut start, end)..end))
+    }
+}
+
+/// The stored forms of the rows of a chunk.
+fn stored(target: &Target, chunk: &[Vec<Value>]) -> impl Iterator<Item = Bytes> + use<> {
+    let mut strings = Strings::with_capacity(chunk.len(), ROW_BYTES);
+    for row in chunk {
+        strings.write(|bytes| rows::store_to(&target.table, row, bytes));
+    }
+    strings.finish()
+}
+
 /// Every row's key, and its entries in every index.
 struct Laid<'t> {
     rows: Vec<Key>,
@@ -122,13 +165,14 @@ struct Laid<'t> {
 }
 
 fn lay_out<'t>(ctx: &Context<'_>, target: &'t Target, chunk: &[Vec<Value>]) -> Result<Laid<'t>> {
-    let mut keys = Vec::with_capacity(chunk.len());
+    let mut keys = Strings::with_capacity(chunk.len(), KEY_BYTES);
     for row in chunk {
-        keys.push(match target.key.is_empty() {
-            true => rows::hidden_key(&target.table, ctx.engine.next_row_id())?,
-            false => target.row_key(row)?,
-        });
+        match target.key.is_empty() {
+            true => keys.push(&rows::hidden_key(&target.table, ctx.engine.next_row_id())?),
+            false => keys.push(target.build_row_key(row)?.as_bytes()),
+        }
     }
+    let keys: Vec<Key> = keys.finish().map(Key).collect();
     let mut unique = Vec::new();
     if !target.key.is_empty() {
         let sorted = keys.iter().cloned().enumerate().map(|(at, key)| (key, at)).collect();
@@ -179,14 +223,14 @@ fn add_unlocked(ctx: &mut Context<'_>, writing: &mut Writing, target: &Arc<Targe
     }
     drop(view);
     touch(ctx, target);
-    for (at, (row, key)) in chunk.iter().zip(laid.rows).enumerate() {
+    for (at, ((row, key), value)) in chunk.iter().zip(laid.rows).zip(stored(target, chunk)).enumerate() {
         for entries in &laid.entries {
             if let Some(entry) = entries.get(at) {
                 ctx.txn.put(entry.clone(), key.0.clone())?;
             }
         }
         writing.refer_once(target, row, &key)?;
-        ctx.txn.put(key, target.store(row))?;
+        ctx.txn.put(key, value)?;
     }
     Ok(())
 }
@@ -256,7 +300,7 @@ impl Seen {
         Ok(Seen { storage, last, hashes: None })
     }
 
-    fn remember_all(&mut self, view: &View) -> Result<()> {
+    async fn remember_all(&mut self, view: &View, watch: &Watch) -> Result<()> {
         let mut hashes = HashSet::new();
         let mut scan = view.scan(Span::of_index(self.storage), Direction::Ascending)?;
         loop {
@@ -264,6 +308,7 @@ impl Seen {
             if chunk.is_empty() {
                 break;
             }
+            watch.rest().await?;
             hashes.extend(chunk.iter().map(|(key, _)| hash(key)));
         }
         self.hashes = Some(hashes);
@@ -291,13 +336,13 @@ impl Fill {
                 return Err(keys.violation(ctx, target, row).into());
             }
         }
-        for (at, (row, key)) in chunk.iter().zip(laid.rows).enumerate() {
+        for (at, (key, value)) in laid.rows.into_iter().zip(stored(target, chunk)).enumerate() {
             for entries in &laid.entries {
                 if let Some(entry) = entries.get(at) {
                     self.filler.put(entry.clone(), key.0.clone()).await?;
                 }
             }
-            self.filler.put(key, target.store(row)).await?;
+            self.filler.put(key, value).await?;
         }
         Ok(())
     }
@@ -312,7 +357,7 @@ impl Fill {
                 return Ok(None);
             }
             settle(&mut self.filler, ctx).await?;
-            seen.remember_all(&ctx.txn.view().untracked())?;
+            seen.remember_all(&ctx.txn.view().untracked(), ctx.watch).await?;
         }
         let mut suspects = Vec::new();
         if let Some(hashes) = &mut seen.hashes {

@@ -96,7 +96,7 @@ async fn run(ctx: &mut Context<'_>, delete: &Delete, parameters: &[Value]) -> St
     let mut run = None;
     let (mut written, mut returned) = (0, Vec::new());
     for (key, row) in found {
-        ctx.watch.check()?;
+        ctx.watch.pause().await?;
         writing.delete(ctx, &target, &key, row.get(..width).unwrap_or(&row))?;
         written += 1;
         if let Some(returning) = &returning {

@@ -331,6 +331,7 @@ async fn run(ctx: &mut Context<'_>, insert: &Insert, parameters: &[Value]) -> St
         (Source::Defaults, _) => inserting.row(ctx, Vec::new()).await?,
         _ => {
             for row in rows {
+                ctx.watch.pause().await?;
                 inserting.values(ctx, row).await?;
             }
         }
@@ -429,9 +430,9 @@ impl<'a> Inserting<'a> {
             if rows.is_empty() {
                 break;
             }
-            ctx.watch.check()?;
             let mut chunk = Vec::with_capacity(rows.len());
             for row in rows {
+                ctx.watch.pause().await?;
                 let local = expr::Local::of(ctx);
                 let given = row
                     .into_iter()

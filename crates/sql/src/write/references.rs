@@ -25,7 +25,7 @@ use super::violation;
 use crate::catalog::{Action, Table, rows};
 use crate::error::{Error, Result};
 use crate::expr::{Assign, Local, cast};
-use crate::session::Context;
+use crate::session::{Context, Watch};
 
 /// A row that refers to another.
 pub(super) struct Referring {
@@ -118,6 +118,7 @@ impl Writing {
         let mut cascaded = false;
         while !self.gone.is_empty() {
             for gone in std::mem::take(&mut self.gone) {
+                ctx.watch.pause().await?;
                 let Some(child) = gone.target.children.get(gone.child) else { continue };
                 match child.action(gone.new.is_none()) {
                     Action::NoAction => unanswered.push(gone),
@@ -134,6 +135,7 @@ impl Writing {
             }
         }
         for gone in &unanswered {
+            ctx.watch.pause().await?;
             let Some(child) = gone.target.children.get(gone.child) else { continue };
             if !is_back(ctx, gone, child)? {
                 refuse_if_referenced(ctx, gone, child).await?;
@@ -141,6 +143,7 @@ impl Writing {
         }
         let mut seen: HashSet<(TableId, Key)> = HashSet::new();
         for referring in std::mem::take(&mut self.referring) {
+            ctx.watch.pause().await?;
             let Some(parent) = referring.target.parents.get(referring.parent) else { continue };
             if let Some(required) = &referring.required
                 && !seen.insert((parent.key.id, required.clone()))
@@ -162,6 +165,7 @@ impl Writing {
             child.key.columns.iter().map(|id| rows::position(&child.table, *id)).collect::<Result<Vec<_>>>()?;
         let replacement = self.replacement(ctx, gone, child, &places).await?;
         for (key, old) in referring_rows(ctx, child, &gone.old, usize::MAX).await? {
+            ctx.watch.pause().await?;
             let mode = match &replacement {
                 Some(_) if !target.is_key_change(&places) => LockMode::NoKeyExclusive,
                 _ => LockMode::Exclusive,
@@ -370,11 +374,11 @@ async fn referring_rows(
     if read_committed {
         ctx.txn.expect_unchanged(span.clone());
     }
-    let found = scan(&ctx.txn.view(), child, &access, values, most)?;
+    let found = scan(ctx.watch, &ctx.txn.view(), child, &access, values, most).await?;
     // A child that was committed before its writer let go of the parent's lock
     // is not in the snapshot: look again on a newer one.
     if read_committed && !matches!(access, Access::All(_)) && found.len() < most {
-        let now = scan(&now(ctx).await?, child, &access, values, most)?;
+        let now = scan(ctx.watch, &now(ctx).await?, child, &access, values, most).await?;
         for (key, _) in now {
             // Those we removed or changed ourselves are not newer.
             if ctx.txn.view().get(&key)?.is_none()
@@ -387,7 +391,14 @@ async fn referring_rows(
     Ok(found)
 }
 
-fn scan(view: &View, child: &Child, access: &Access, values: &[Value], most: usize) -> Result<Vec<(Key, Vec<Value>)>> {
+async fn scan(
+    watch: &Watch,
+    view: &View,
+    child: &Child,
+    access: &Access,
+    values: &[Value],
+    most: usize,
+) -> Result<Vec<(Key, Vec<Value>)>> {
     let table: &Table = &child.table;
     let places = child.key.columns.iter().map(|id| rows::position(table, *id)).collect::<Result<Vec<_>>>()?;
     let refers = |row: &[Value]| {
@@ -404,6 +415,7 @@ fn scan(view: &View, child: &Child, access: &Access, values: &[Value], most: usi
         if chunk.is_empty() {
             return Ok(found);
         }
+        watch.rest().await?;
         for (key, value) in chunk {
             let (key, stored) = match access {
                 Access::Entries(_) => {

@@ -7,10 +7,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr as Ast, Ident, visit_expressions_mut};
-use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Type, Value};
 
-use crate::ddl::dialect::PolityDialect;
+use crate::ddl::dialect;
 use crate::ddl::sequence;
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Env, Expr, Scope};
@@ -186,9 +185,6 @@ pub fn undefined(words: &[Ident], scope: &Scope<'_>) -> Error {
 
 /// The expression that the catalog keeps as text.
 pub fn stored(text: &str) -> Result<Ast> {
-    let dialect = PolityDialect::default();
-    Parser::new(&dialect)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr())
+    dialect::read_text(text, |parser| parser.parse_expr())
         .map_err(|e| Error::new(Condition::DataCorrupted, format!("the stored expression {text} cannot be read: {e}")))
 }

@@ -6,11 +6,10 @@ use datafusion::sql::sqlparser::ast::{
     CastKind, Expr as Ast, Ident, Query, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor,
     TableWithJoins, Visit, WildcardAdditionalOptions, With, visit_expressions,
 };
-use datafusion::sql::sqlparser::parser::Parser;
 use polity_base::{Key, TableId, Type, Value};
 
 use crate::catalog::{Table, name};
-use crate::ddl::dialect::PolityDialect;
+use crate::ddl::dialect;
 use crate::error::{Condition, Error, Result};
 use crate::expr::operand::bare_parameter;
 use crate::expr::{Parameters, cast};
@@ -38,9 +37,7 @@ pub fn statement(
 }
 
 fn empty() -> Result<Box<Query>> {
-    let dialect = PolityDialect::default();
-    let parsed = Parser::new(&dialect).try_with_sql("SELECT 1").and_then(|mut p| p.parse_query());
-    parsed.map_err(Error::internal)
+    dialect::read_text("SELECT 1", |parser| parser.parse_query()).map_err(Error::internal)
 }
 
 /// `qualifier.column`
@@ -68,11 +65,8 @@ pub fn all_of(qualifier: &str) -> SelectItem {
 pub fn typed(ast: Ast, r#type: &Type) -> Result<Ast> {
     // A cast to char(n) cuts; an assignment must not.
     let plain = if r#type.is_text() { Type::Text } else { cast::without_modifier(r#type) };
-    let dialect = PolityDialect::default();
-    let data_type = Parser::new(&dialect)
-        .try_with_sql(&plain.to_string())
-        .and_then(|mut p| p.parse_data_type())
-        .map_err(Error::internal)?;
+    let data_type =
+        dialect::read_text(&plain.to_string(), |parser| parser.parse_data_type()).map_err(Error::internal)?;
     Ok(Ast::Cast { kind: CastKind::Cast, expr: Box::new(ast), data_type, array: false, format: None })
 }
 

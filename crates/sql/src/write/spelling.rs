@@ -6,6 +6,7 @@
 //! | `FOR KEY SHARE [OF t]`              | `FOR SHARE OF "polity weaker"[.t]`       |
 //! | `INSERT INTO … OVERRIDING SYSTEM VALUE` | `INSERT OVERWRITE INTO …`            |
 //! | `INSERT INTO … OVERRIDING USER VALUE`   | `INSERT OVERWRITE INTO TABLE …`      |
+//! | `COPY … (FREEZE on)`                | `COPY … (FREEZE)`                    |
 //!
 //! They are replaced token by token, so strings and comments stay as they are,
 //! and each token keeps its place in the text for error messages.
@@ -29,6 +30,20 @@ pub fn rewrite(tokens: &mut Vec<TokenWithSpan>) {
     }
     if tokens.iter().any(|t| is(t, "KEY")) {
         weaker_locks(tokens);
+    }
+    if tokens.first().is_some_and(|t| is(t, "COPY")) {
+        plain_freeze(tokens);
+    }
+}
+
+/// The parser takes no value for FREEZE but true and false.
+fn plain_freeze(tokens: &mut Vec<TokenWithSpan>) {
+    let Some(at) = tokens.iter().position(|t| is(t, "FREEZE")) else { return };
+    let next = tokens[at + 1..].iter().position(|t| !matches!(t.token, Token::Whitespace(_)));
+    if let Some(next) = next.map(|n| at + 1 + n)
+        && is(&tokens[next], "ON")
+    {
+        tokens.remove(next);
     }
 }
 
@@ -203,18 +218,13 @@ fn overriding(tokens: &mut Vec<TokenWithSpan>) {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::parser::Parser;
-    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
-
     use super::*;
-    use crate::ddl::dialect::PolityDialect;
+    use crate::ddl::dialect;
 
     fn parsed(sql: &str) -> String {
-        let dialect = PolityDialect::default();
-        let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().unwrap();
+        let mut tokens = dialect::tokens(sql).unwrap();
         rewrite(&mut tokens);
-        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
-        parser.parse_statements().map_or_else(|e| e.to_string(), |s| s[0].to_string())
+        dialect::read(tokens, |p| p.parse_statements()).map_or_else(|e| e.to_string(), |s| s[0].to_string())
     }
 
     #[test]
@@ -225,6 +235,7 @@ mod tests {
             ("select 'for key share' from t for update", "SELECT 'for key share' FROM t FOR UPDATE"),
             ("insert into t (a) overriding system value values (1)", "INSERT OVERWRITE INTO t (a) VALUES (1)"),
             ("insert into t overriding user value select 1", "INSERT OVERWRITE INTO TABLE t SELECT 1"),
+            ("copy t from stdin with (freeze on)", "COPY t FROM STDIN (FREEZE)"),
         ] {
             assert_eq!(parsed(sql), expected);
         }

@@ -111,11 +111,16 @@ impl Target {
 
     /// The key of a row, for a table with a primary key.
     pub fn row_key(&self, row: &[Value]) -> Result<Key> {
+        self.build_row_key(row).map(KeyBuilder::finish)
+    }
+
+    /// The key of a row, unfinished.
+    pub fn build_row_key(&self, row: &[Value]) -> Result<KeyBuilder> {
         let mut key = KeyBuilder::new(self.table.primary.storage);
         for place in &self.key {
             key.push(row.get(*place).unwrap_or(&Value::Null)).map_err(Error::internal)?;
         }
-        Ok(key.finish())
+        Ok(key)
     }
 
     /// The stored form of a row.

@@ -16,6 +16,8 @@ use polity_base::seams::{ClockSource, Seams};
 use polity_base::text::{Settings, to_text};
 use polity_base::time::{ClockReading, HybridClock};
 use polity_base::{Timestamp, Type, Value};
+use polity_store::disk::MemoryDisk;
+use polity_store::spill::SpillFolder;
 use polity_txn::Options;
 use polity_txn::testing::{MemoryReplica, database_on, seams};
 
@@ -41,7 +43,7 @@ async fn engine() -> Arc<Engine> {
         role: "ann".to_owned(),
         password: String::new(),
         query_memory: 64 << 20,
-        spill_folder: std::env::temp_dir(),
+        spill: SpillFolder::open(Arc::new(MemoryDisk::new(1)), &*seams.entropy, 1 << 30).unwrap(),
     };
     let database = database_on(MemoryReplica::default(), Options::default());
     Engine::open(database, seams, clock, options).await.unwrap()

@@ -346,7 +346,7 @@ async fn run(ctx: &mut Context<'_>, update: &Update, parameters: &[Value]) -> St
     let mut run = None;
     let (mut written, mut returned) = (0, Vec::new());
     for (key, mut row) in found {
-        ctx.watch.check()?;
+        ctx.watch.pause().await?;
         let mut rest = row.split_off(width.min(row.len()));
         let others = rest.split_off(plan.new.len().min(rest.len()));
         let mut new = row.clone();
@@ -399,6 +399,7 @@ pub(super) async fn found_rows(
     }
     drop(stream);
     for (key, _) in &found {
+        ctx.watch.pause().await?;
         writing.lock(ctx, key, mode, Wait::Block).await?;
     }
     Ok(found)

@@ -7,10 +7,10 @@
 use std::ops::ControlFlow;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use polity_base::{RangeId, Span};
+use polity_base::{RangeId, Span, Timestamp};
 
 use crate::error::Error;
-use crate::state::{AppliedMark, State};
+use crate::state::{AppliedMark, Reader, State};
 
 /// A fingerprint of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,9 +31,22 @@ impl State {
             self.check()?;
             (self.applied(group), self.snapshot()?)
         };
+        let (rows, sha256) = reader.digest(span, mark.commit.max(reader.horizon()))?;
+        Ok(Digest { mark, rows, sha256 })
+    }
+}
+
+impl Reader {
+    /// How many rows of `span` are visible at `at`, and SHA-256 over each one's key,
+    /// timestamp and value, in key order. The same on every replica that has applied
+    /// all that was committed up to `at`. Reads them all.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] if `at` is before the horizon.
+    pub fn digest(&self, span: &Span, at: Timestamp) -> Result<(u64, [u8; 32]), Error> {
         let mut context = Context::new(&SHA256);
         let mut rows = 0;
-        reader.scan(span, mark.commit.max(reader.horizon()))?.drive(|key, written, row| {
+        self.scan(span, at)?.drive(|key, written, row| {
             rows += 1;
             context.update(&(key.len() as u64).to_le_bytes());
             context.update(key);
@@ -44,6 +57,6 @@ impl State {
         })?;
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(context.finish().as_ref());
-        Ok(Digest { mark, rows, sha256 })
+        Ok((rows, sha256))
     }
 }

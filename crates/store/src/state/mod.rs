@@ -20,7 +20,7 @@
 //! | `collect`    | removing old versions                                        |
 //! | `tables`     | what redb holds, and opening it                              |
 //! | `digest`     | comparing replicas; `stats`: counting rows                   |
-//! | `transfer`   | giving a group's rows to another replica                     |
+//! | [`transfer`] | giving a group's rows to another replica; `stage`: chunks that came |
 //! | `version`    | how a version is a key in redb; `backend`: redb's sealed file |
 //!
 //! # Durability
@@ -54,11 +54,12 @@ mod flush;
 mod layer;
 mod reader;
 mod scan;
+mod stage;
 mod stats;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod transfer;
+pub mod transfer;
 mod version;
 mod window;
 
@@ -108,7 +109,7 @@ pub struct StateOptions {
 
 impl Default for StateOptions {
     fn default() -> StateOptions {
-        StateOptions { cache_bytes: 256 << 20, layer_bytes: 256 << 20, retention: Duration::from_secs(600) }
+        StateOptions { cache_bytes: 256 << 20, layer_bytes: 384 << 20, retention: Duration::from_secs(600) }
     }
 }
 
@@ -249,6 +250,11 @@ impl State {
     /// The oldest timestamp that can be read.
     pub fn horizon(&self) -> Timestamp {
         self.pins.lock().horizon()
+    }
+
+    /// How long states stay readable, at least.
+    pub fn retention(&self) -> Duration {
+        self.options.retention
     }
 
     /// Roughly how many bytes of versions wait in memory for a checkpoint.

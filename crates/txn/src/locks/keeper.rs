@@ -10,7 +10,7 @@ use super::local::{Locks, Turn};
 use super::network::{CallFailed, LockNetwork, LockQuestion, LockResponse, turn};
 use super::remote::Remote;
 use super::{LockMode, Reply, TransactionId, Wait};
-use crate::error::Error;
+use crate::error::{Error, Outage};
 use crate::replica::Replica;
 
 /// How long the node that keeps the locks may fail to answer before a request is
@@ -120,7 +120,7 @@ impl LockKeeper {
             // Whoever cannot reach a leader at all is told so better from there.
             replica.read_timestamp().await?;
             if silent_since.get_or_insert_with(Instant::now).elapsed() > REFUSE_AFTER {
-                return Err(Error::Unavailable(why));
+                return Err(Error::Unavailable(Outage::because(why)));
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }

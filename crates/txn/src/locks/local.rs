@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use polity_base::Key;
 use tokio::sync::oneshot;
 
-use super::table::{LockMode, LockTable, Reply};
+use super::table::{Listed, LockMode, LockTable, Reply};
 use super::{TransactionId, Wait};
 use crate::error::{Error, WaitsFor};
 
@@ -148,6 +148,11 @@ impl Locks {
     /// Who waits for whom.
     pub fn waits(&self) -> Vec<WaitsFor> {
         self.state.lock().table.waits()
+    }
+
+    /// All locks that are held or waited for.
+    pub fn all(&self) -> Vec<Listed> {
+        self.state.lock().table.all()
     }
 
     /// Whether nothing is locked and nobody waits.

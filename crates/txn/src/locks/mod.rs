@@ -34,7 +34,7 @@ pub(crate) use keeper::{Holds, LockKeeper};
 pub use local::Locks;
 pub use network::{CallFailed, LockNetwork, LockQuestion, LockRequest, LockResponse};
 pub use server::LockServer;
-pub use table::{LockMode, LockTable, Reply};
+pub use table::{Listed, LockMode, LockTable, Reply};
 
 /// One transaction; never reused while its node runs. Shown as PostgreSQL shows
 /// its virtual transaction ids: where it runs, a slash, and a number.

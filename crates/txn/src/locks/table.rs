@@ -77,6 +77,19 @@ pub enum Reply {
     Deadlock(Vec<WaitsFor>),
 }
 
+/// A lock that is held or waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// What is locked
+    pub key: Key,
+    /// Who holds it or waits for it
+    pub owner: TransactionId,
+    /// In which mode
+    pub mode: LockMode,
+    /// Whether it is held
+    pub granted: bool,
+}
+
 /// All locks, and all who wait.
 #[derive(Default)]
 pub struct LockTable {
@@ -214,6 +227,18 @@ impl LockTable {
     /// Who waits for whom: the whole graph.
     pub fn waits(&self) -> Vec<WaitsFor> {
         self.owners.keys().flat_map(|owner| self.edges(*owner)).collect()
+    }
+
+    /// All locks that are held or waited for, in the order of their keys, holders first.
+    pub fn all(&self) -> Vec<Listed> {
+        let mut all = Vec::new();
+        for (key, queue) in &self.keys {
+            let listed = |owner, mode, granted| Listed { key: key.clone(), owner, mode, granted };
+            all.extend(queue.holders.iter().map(|(owner, mode)| listed(*owner, *mode, true)));
+            all.extend(queue.waiters.iter().map(|w| listed(w.owner, w.mode, false)));
+        }
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
     }
 
     /// Whether nothing is locked and nobody waits.

@@ -65,6 +65,12 @@ impl Told {
                 assert!(!mode.conflicts(*other), "{a} and {b} hold key {key}");
             }
         }
+        // The list is what was told, and nothing else.
+        let listed: BTreeMap<_, _> =
+            table.all().into_iter().map(|l| ((l.owner.number, l.key.0[0], l.granted), l.mode)).collect();
+        let held = self.held.iter().map(|((owner, key), mode)| ((*owner, *key, true), *mode));
+        let waits = self.waits.iter().map(|(owner, (key, mode))| ((*owner, *key, false), *mode));
+        assert_eq!(listed, held.chain(waits).collect::<BTreeMap<_, _>>());
         // Whoever waits waits for someone, and following that ends somewhere.
         for &owner in self.waits.keys() {
             let mut front = vec![(owner, 0)];

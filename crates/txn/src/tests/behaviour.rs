@@ -348,6 +348,9 @@ impl Replica for Amnesiac {
     fn leader(&self) -> Option<polity_base::NodeId> {
         self.0.leader()
     }
+    fn has_peers(&self) -> bool {
+        false
+    }
     fn applied(&self) -> Timestamp {
         self.0.applied()
     }
@@ -391,7 +394,7 @@ async fn what_is_not_known_is_not_guessed() {
     set(&database, "c", 2).await;
     assert!(matches!(t.advance().await, Err(Error::Conflict(Contested::Forgotten))));
 
-    let as_of = |at| TransactionOptions { as_of: Some(at), ..Default::default() };
+    let as_of = |at| TransactionOptions { freshness: Freshness::AsOf(at), ..Default::default() };
     let refused = database.begin(as_of(Timestamp(1))).await.err().unwrap();
     assert!(matches!(refused, Error::TooOld { oldest: Timestamp(2), .. }));
     assert_eq!(value(&begin(&database, as_of(Timestamp(2))).await.view(), "c"), None);
@@ -478,7 +481,7 @@ proptest! {
                 assert_eq!(rows(&view, Direction::Descending, chunk), expected);
             }
             let at = t.commit().await.unwrap();
-            let t = begin(&database, TransactionOptions { as_of: Some(at), ..Default::default() }).await;
+            let t = begin(&database, TransactionOptions { freshness: Freshness::AsOf(at), ..Default::default() }).await;
             for k in 0..12 {
                 assert_eq!(value(&t.view(), &name(k)), model.get(&key(&name(k))).copied());
             }

@@ -62,6 +62,10 @@ impl Replica for LocalReplica {
         Some(NodeId(1))
     }
 
+    fn has_peers(&self) -> bool {
+        false
+    }
+
     fn applied(&self) -> Timestamp {
         self.state.applied(RANGE).commit
     }

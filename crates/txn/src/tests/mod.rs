@@ -6,6 +6,7 @@ mod history;
 mod local;
 mod nodes;
 mod script;
+mod stale;
 mod strong;
 
 use bytes::Bytes;

@@ -1,79 +1,21 @@
 //! Locks among several nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
-use polity_base::{Class, NodeId, RangeId};
+use polity_base::{Class, NodeId};
 
 use super::{key, number, to_number};
 use crate::locks::LockQuestion;
-use crate::testing::{MemoryReplica, seams};
+use crate::testing::World;
 use crate::*;
-
-type Filter = fn(&LockQuestion) -> bool;
 
 const LEASE: Duration = Duration::from_millis(400);
 
-/// Nodes that share their rows and ask each other for locks.
-#[derive(Clone, Default)]
-struct World {
-    replica: MemoryReplica,
-    servers: Arc<Mutex<BTreeMap<NodeId, LockServer>>>,
-    /// From whom nothing comes through.
-    cut: Arc<Mutex<BTreeSet<NodeId>>>,
-    /// What is lost on its way.
-    lost: Arc<Mutex<Option<Filter>>>,
-    runs: Arc<AtomicU64>,
-}
-
-/// The network as node `from` sees it.
-struct From {
-    world: World,
-    from: NodeId,
-}
-
-#[async_trait]
-impl LockNetwork for From {
-    async fn call(&self, to: NodeId, request: LockRequest) -> Result<LockResponse, CallFailed> {
-        let failed = |why: &str| CallFailed { to, why: why.to_owned() };
-        if self.world.cut.lock().contains(&self.from) || self.world.cut.lock().contains(&to) {
-            return Err(failed("no route"));
-        }
-        if self.world.lost.lock().is_some_and(|lost| lost(&request.question)) {
-            return Err(failed("lost"));
-        }
-        let server = self.world.servers.lock().get(&to).cloned().ok_or_else(|| failed("nobody there"))?;
-        Ok(server.answer(self.from, request).await)
-    }
-}
-
-impl World {
-    /// Three nodes, of which the first leads.
-    fn of_three() -> (World, [Database; 3]) {
-        let world = World::default();
-        world.replica.set_leader(NodeId(1));
-        let nodes = [1, 2, 3].map(|node| world.start(NodeId(node)));
-        (world, nodes)
-    }
-
-    fn start(&self, node: NodeId) -> Database {
-        // Every run draws another number.
-        let seams = seams();
-        let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..run {
-            polity_base::seams::unique_id(seams.entropy.as_ref());
-        }
-        let network = Arc::new(From { world: self.clone(), from: node });
-        let directory = Directory::of_one(RangeId(1), Arc::new(self.replica.clone()));
-        let options = Options { node, lock_lease: LEASE, ..Default::default() };
-        let database = Database::open_among_others(directory, &seams, options, network);
-        self.servers.lock().insert(node, LockServer::new(&database));
-        database
-    }
+/// Three nodes, of which the first leads.
+fn three() -> (World, [Database; 3]) {
+    let world = World::new(LEASE);
+    let nodes = [1, 2, 3].map(|node| world.start(NodeId(node), 0).database);
+    (world, nodes)
 }
 
 async fn begin(database: &Database, isolation: Isolation) -> Transaction {
@@ -118,7 +60,7 @@ async fn increment(database: &Database, isolation: Isolation) -> Result<(), Erro
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_row_queues_among_nodes_and_never_fails() {
     for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
-        let (_world, nodes) = World::of_three();
+        let (_world, nodes) = three();
         let clients: Vec<_> = (0..9)
             .map(|client| {
                 let database = nodes[client % 3].clone();
@@ -141,7 +83,7 @@ async fn a_hot_row_queues_among_nodes_and_never_fails() {
 /// The table is in one place, so a cycle through three nodes is one of its graph.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_among_nodes_is_found() {
-    let (_world, nodes) = World::of_three();
+    let (_world, nodes) = three();
     let [a, b, mut c] = [holder(&nodes[0], "a").await, holder(&nodes[1], "b").await, holder(&nodes[2], "c").await];
     let names = [a.id(), b.id(), c.id()].map(|id| id.to_string());
     assert_eq!(names, ["1/1", "2/1", "3/1"]);
@@ -158,7 +100,7 @@ async fn a_deadlock_among_nodes_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_remote_wait_ends_in_time_or_when_it_is_abandoned() {
-    let (_world, nodes) = World::of_three();
+    let (_world, nodes) = three();
     let held = holder(&nodes[1], "a").await;
     // Not at all,
     let mut t = begin(&nodes[2], Isolation::Serializable).await;
@@ -189,34 +131,33 @@ async fn a_remote_wait_ends_in_time_or_when_it_is_abandoned() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_locks_of_a_node_that_is_gone_are_freed() {
-    let (world, nodes) = World::of_three();
+    let (world, nodes) = three();
     // It is silent for as long as its lease,
     let gone = holder(&nodes[1], "a").await;
     let waiting = waiter(begin(&nodes[2], Isolation::Serializable).await, "a");
     until(|| !nodes[0].lock_waits().is_empty()).await;
-    world.cut.lock().insert(NodeId(2));
+    world.cut(NodeId(2));
     let held = waiting.await.unwrap().unwrap();
     drop((gone, held));
     // or someone knows it,
-    world.cut.lock().clear();
+    world.mend();
     let gone = holder(&nodes[1], "b").await;
-    world.servers.lock()[&NodeId(1)].forget(NodeId(2));
+    world.lock_server(NodeId(1)).unwrap().forget(NodeId(2));
     let held = holder(&nodes[2], "b").await;
     drop((gone, held));
     // or it comes back without its memory.
     let gone = holder(&nodes[1], "c").await;
     std::mem::forget(gone);
-    let again = world.start(NodeId(2));
+    let again = world.start(NodeId(2), 0).database;
     holder(&again, "c").await;
 }
 
 /// What was lost on its way is said again by the next renewal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_release_costs_a_moment() {
-    let (world, nodes) = World::of_three();
+    let (world, nodes) = three();
     let held = holder(&nodes[1], "a").await;
-    *world.lost.lock() =
-        Some(|question| matches!(question, LockQuestion::Release { .. } | LockQuestion::Cancel { .. }));
+    world.lose(|question| matches!(question, LockQuestion::Release { .. } | LockQuestion::Cancel { .. }));
     drop(held);
     let held = holder(&nodes[2], "a").await;
     let waiting = waiter(begin(&nodes[1], Isolation::Serializable).await, "a");
@@ -229,7 +170,7 @@ async fn a_lost_release_costs_a_moment() {
 /// A live transaction's locks outlast many leases.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locks_are_kept_as_long_as_their_transaction_lives() {
-    let (_world, nodes) = World::of_three();
+    let (_world, nodes) = three();
     let held = holder(&nodes[1], "a").await;
     let mut t = begin(&nodes[2], Isolation::Serializable).await;
     t.set_lock_timeout(Some(LEASE * 4));
@@ -244,12 +185,12 @@ async fn locks_are_kept_as_long_as_their_transaction_lives() {
 async fn locks_that_a_change_of_leaders_lost_lose_no_update() {
     for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
         for slow in 0..3 {
-            let (world, nodes) = World::of_three();
+            let (world, nodes) = three();
             increment(&nodes[0], isolation).await.unwrap();
             let mut t = begin(&nodes[slow], isolation).await;
             t.lock(&key("hot"), LockMode::Exclusive, Wait::Block).await.unwrap();
             let old = to_number(&t.view().get(&key("hot")).unwrap().unwrap());
-            world.replica.set_leader(NodeId(3));
+            world.lead(NodeId(3));
             // Does not wait: the lock is forgotten.
             increment(&nodes[1], isolation).await.unwrap();
             // The same transaction's next statement trusts its lock.
@@ -268,13 +209,13 @@ async fn locks_that_a_change_of_leaders_lost_lose_no_update() {
 /// whoever waits where nobody leads any more asks again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_waits_for_ever_where_nobody_leads() {
-    let (world, nodes) = World::of_three();
+    let (world, nodes) = three();
     let first = holder(&nodes[1], "a").await;
-    world.replica.set_leader(NodeId(2));
+    world.lead(NodeId(2));
     let second = holder(&nodes[0], "b").await;
     let first = waiter(first, "b");
     until(|| !nodes[1].lock_waits().is_empty()).await;
-    world.replica.set_leader(NodeId(1));
+    world.lead(NodeId(1));
     let second = waiter(second, "a");
     let ended = async {
         drop(first.await.unwrap().unwrap());
@@ -285,13 +226,18 @@ async fn nobody_waits_for_ever_where_nobody_leads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keeper_that_does_not_answer_is_named() {
-    let (world, nodes) = World::of_three();
+    let (world, nodes) = three();
     let mut t = begin(&nodes[1], Isolation::Serializable).await;
-    world.cut.lock().insert(NodeId(1));
+    world.lose(|_| true);
     let error = t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
     assert_eq!(error.class(), Class::Unavailable);
-    assert!(error.to_string().contains("node 1 did not answer about locks: no route"), "{error}");
-    world.cut.lock().clear();
+    assert!(error.to_string().contains("node 1 did not answer about locks: lost"), "{error}");
+    // Whoever sees no leader says so.
+    world.cut(NodeId(1));
+    let error = t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable(outage) if outage.unreachable == [NodeId(1)]), "{error}");
     // When it is back, so are its locks.
+    world.lose(|_| false);
+    world.mend();
     t.lock(&key("a"), LockMode::Share, Wait::Block).await.unwrap();
 }

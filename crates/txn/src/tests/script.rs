@@ -184,7 +184,7 @@ fn parse_options(words: &[&str]) -> TransactionOptions {
             "serializable" => options.isolation = Isolation::Serializable,
             "read-committed" => options.isolation = Isolation::ReadCommitted,
             "read-only" => options.read_only = true,
-            other => options.as_of = Some(Timestamp(other.trim_start_matches('@').parse().unwrap())),
+            other => options.freshness = Freshness::AsOf(Timestamp(other.trim_start_matches('@').parse().unwrap())),
         }
     }
     options

@@ -83,7 +83,8 @@ async fn the_past_can_be_read() {
     for (at, value) in
         [(first, Some(1)), (Timestamp(second.0 - 1), Some(1)), (second, Some(2)), (Timestamp::ZERO, None)]
     {
-        let t = database.begin(TransactionOptions { as_of: Some(at), ..Default::default() }).await.unwrap();
+        let t =
+            database.begin(TransactionOptions { freshness: Freshness::AsOf(at), ..Default::default() }).await.unwrap();
         assert_eq!(t.view().get(&key("a")).unwrap().map(|v| to_number(&v)), value);
     }
 }
@@ -100,6 +101,28 @@ async fn a_stopped_group_refuses() {
     assert_eq!(open.commit().await.unwrap_err().class(), Class::Unavailable);
     assert_eq!(read(&database, "a").await.unwrap_err().class(), Class::Unavailable);
     // Except where the reader asked for the past by name.
-    let past = database.begin(TransactionOptions { as_of: Some(at), ..Default::default() }).await.unwrap();
+    let past =
+        database.begin(TransactionOptions { freshness: Freshness::AsOf(at), ..Default::default() }).await.unwrap();
     assert_eq!(past.view().get(&key("a")).unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+/// A time after the last commit is closed before it is read: what is written later
+/// does not appear in it.
+#[tokio::test]
+async fn a_state_that_was_read_never_changes() {
+    let (database, group) = database().await;
+    let last = write(&database, "a", 1).await.unwrap();
+    let at = Timestamp(last.0 + 20_000);
+    let read = async || {
+        let options = TransactionOptions { freshness: Freshness::AsOf(at), ..Default::default() };
+        let t = database.begin(options).await.unwrap();
+        t.view().get(&key("a")).unwrap().map(|v| to_number(&v))
+    };
+    assert_eq!(read().await, Some(1));
+    assert!(group.applied() >= at);
+    assert!(write(&database, "a", 2).await.unwrap() > at);
+    let entries = group.status().last_index;
+    assert_eq!(read().await, Some(1));
+    // What is closed needs no entry any more.
+    assert_eq!(group.status().last_index, entries);
 }

@@ -101,7 +101,7 @@ pub struct Savepoint {
 
 impl Transaction {
     pub(crate) fn new(database: Arc<Inner>, id: TransactionId, options: TransactionOptions) -> Transaction {
-        let read_only = options.read_only || options.as_of.is_some();
+        let read_only = options.read_only || options.freshness.is_fixed();
         Transaction {
             database,
             id,

@@ -30,7 +30,7 @@ impl Transaction {
         self.statement += 1;
         self.reads.end_statement();
         self.locked.settle();
-        let fixed = self.options.as_of.is_some()
+        let fixed = self.options.freshness.is_fixed()
             || (self.options.isolation == Isolation::Serializable && self.snapshot.is_some());
         if !fixed {
             let now = self.now().await?;
@@ -76,7 +76,7 @@ impl Transaction {
     /// Moves the snapshot, and all reads so far with it. Without
     /// [`Error::Conflict`] they are as if read just now.
     fn move_to(&mut self, now: Now) -> Result<(), Error> {
-        if self.options.as_of.is_some() {
+        if self.options.freshness.is_fixed() {
             return Err(Error::Misuse("a historical snapshot moved forward"));
         }
         let before = self.read_at;
@@ -103,13 +103,11 @@ impl Transaction {
         self.snapshot = Some(now.snapshot);
     }
 
-    pub(crate) async fn take_snapshot_as_of(&mut self, at: Timestamp) -> Result<(), Error> {
+    /// Fixes the snapshot at `at`, up to which everything is applied here.
+    pub(crate) fn take_snapshot_at(&mut self, at: Timestamp) -> Result<(), Error> {
         let replica = self.replica();
-        // What was applied here needs nobody's consent to be read.
-        let now = replica.applied();
-        let now = if at > now { replica.read_timestamp().await? } else { now };
         self.snapshot = Some(replica.snapshot()?);
-        self.read_at = at.min(now);
+        self.read_at = at;
         // Asked after the snapshot was taken: what is collected later is in it.
         let oldest = replica.oldest();
         if self.read_at < oldest {

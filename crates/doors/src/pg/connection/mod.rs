@@ -207,6 +207,7 @@ impl Connection {
     /// Ends a request; it is sent when no other request is at hand.
     fn ready(&mut self) {
         self.report_settings();
+        self.session.rest();
         backend::ready(&mut self.out, self.session.transaction_status());
         self.owed = true;
     }

@@ -5,7 +5,7 @@ use polity_sql::session::{CopySource, Scope};
 
 use super::{Connection, End, FULL, Went};
 use crate::pg::backend;
-use crate::pg::frontend::{self, Message};
+use crate::pg::frontend::{self, Frame, Message};
 
 impl Connection {
     /// COPY FROM STDIN: takes data until the client ends it.
@@ -13,8 +13,10 @@ impl Connection {
         backend::copy_response(&mut self.out, b'G', columns);
         self.owed = true;
         loop {
-            // A client that copies is not idle, however slow it is.
-            let frame = self.next_frame(None).await?;
+            let frame = match self.copied_frame().await? {
+                Ok(frame) => frame,
+                Err(error) => return Ok(Err(error)),
+            };
             let message = match frontend::decode(&frame) {
                 Ok(message) => message,
                 Err(error) if error.is_fatal() => return Err(End::Fatal(backend::malformed(&error))),
@@ -38,6 +40,25 @@ impl Connection {
             if let Err(error) = step {
                 return Ok(Err(error));
             }
+        }
+    }
+
+    /// The next frame of a COPY, unless and until the statement should end.
+    async fn copied_frame(&mut self) -> Result<Result<Frame, Error>, End> {
+        // What is cut short below is reading alone.
+        self.flush().await?;
+        let watch = self.session.copy_watch();
+        let ended = async {
+            match watch {
+                Some(watch) => watch.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // A client that copies is not idle, however slow it is.
+            frame = self.next_frame(None) => frame.map(Ok),
+            error = ended => Ok(Err(error)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Aggregates and window functions.
+//! Calls of aggregates and window functions, and the aggregates there are.
 //!
 //! An aggregate call leaves a column behind where it stood, and itself in the
 //! level's list; the node that computes it is made by [`super::group`].
@@ -7,25 +7,21 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::functions_aggregate::{bit_and_or_xor, bool_and_or, correlation, count, covariance, min_max, regr};
 use datafusion::functions_aggregate::{stddev, sum, variance};
-use datafusion::functions_window::{cume_dist, lead_lag, nth_value, ntile, rank, row_number};
-use datafusion::logical_expr::expr::{
-    AggregateFunction, AggregateFunctionParams, Cast, NullTreatment, Sort, WindowFunction, WindowFunctionParams,
-};
-use datafusion::logical_expr::{
-    AggregateUDF, Expr, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, WindowUDF,
-};
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Cast};
+use datafusion::logical_expr::{AggregateUDF, Expr, WindowFunctionDefinition};
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use polity_base::{Type, Value};
 use std::sync::Arc;
 
 use super::Binder;
-use super::bound::{Bound, Form};
+use super::bound::Bound;
 use super::call::missing_function;
-use super::coerce::{self, shown};
+use super::coerce;
 use super::scope::{Allowed, Level};
-use crate::catalog::name::fold;
+use super::window::{Window, is_window};
 use crate::error::{Condition, Error, Result};
 use crate::query::function::fold::{Fold, Kind};
+use crate::query::function::ordered::Order;
 use crate::query::function::{arithmetic, kernel::Kernel};
 use crate::query::types;
 
@@ -50,7 +46,6 @@ const AGGREGATES: &[&str] = &[
     "mode",
     "percentile_cont",
     "percentile_disc",
-    "polity_first",
     "regr_avgx",
     "regr_avgy",
     "regr_count",
@@ -70,45 +65,29 @@ const AGGREGATES: &[&str] = &[
     "variance",
 ];
 
-const WINDOWS: &[&str] = &[
-    "cume_dist",
-    "dense_rank",
-    "first_value",
-    "lag",
-    "last_value",
-    "lead",
-    "nth_value",
-    "ntile",
-    "percent_rank",
-    "rank",
-    "row_number",
-];
-
 /// Whether `name` is an aggregate.
 pub fn is_aggregate(name: &str) -> bool {
     AGGREGATES.binary_search(&name).is_ok()
 }
 
-/// Whether `name` is a window function that is no aggregate.
-pub fn is_window(name: &str) -> bool {
-    WINDOWS.binary_search(&name).is_ok()
-}
-
 /// An aggregate call with everything that hangs on it.
+#[derive(Default)]
 struct Parts {
     args: Vec<Bound>,
     star: bool,
     distinct: bool,
     filter: Option<Box<Expr>>,
-    order_by: Vec<Sort>,
+    order_by: Vec<SortedBy>,
+    within_group: bool,
     window: Option<Window>,
 }
 
-#[derive(Clone)]
-struct Window {
-    partition_by: Vec<Expr>,
-    order_by: Vec<Sort>,
-    frame: WindowFrame,
+/// An item of ORDER BY within a call.
+enum SortedBy {
+    /// An argument
+    Argument(Order),
+    /// Something else
+    Other(Box<Bound>, Order),
 }
 
 impl Binder<'_> {
@@ -134,7 +113,7 @@ impl Binder<'_> {
                 },
             ));
         }
-        let mut parts = self.parts(level, call)?;
+        let mut parts = self.parts(level, name, call)?;
         if parts.star && name != "count" {
             return Err(Error::new(
                 Condition::WrongObjectType,
@@ -147,22 +126,34 @@ impl Binder<'_> {
                 "count(*) must be used to call a parameterless aggregate function",
             ));
         }
-        if let (Some(spec), _) = (over, ()) {
+        if let Some(spec) = over {
             if parts.distinct {
                 return Err(Error::unsupported("DISTINCT for window functions"));
             }
             if !parts.order_by.is_empty() {
-                return Err(Error::unsupported("ORDER BY within the arguments of a window function"));
+                return Err(Error::unsupported("ORDER BY within the arguments of a window function")
+                    .hint("State the order in the window: OVER (ORDER BY …)."));
             }
             parts.window = Some(self.window(level, spec)?);
         }
+        let ordered_set = ["mode", "percentile_cont", "percentile_disc"].contains(&name);
+        if ordered_set != parts.within_group {
+            return Err(Error::new(
+                Condition::WrongObjectType,
+                match ordered_set {
+                    true => format!("WITHIN GROUP is required for ordered-set aggregate {name}"),
+                    false => format!("{name} is not an ordered-set aggregate, so it cannot have WITHIN GROUP"),
+                },
+            ));
+        }
         if is_window(name) {
-            return self.window_function(level, name, parts);
+            let Some(window) = parts.window else { return Err(missing_function(name, &parts.args)) };
+            return self.window_function(level, name, parts.args, &window);
         }
         self.aggregate(level, name, parts)
     }
 
-    fn parts(&self, level: &Level<'_>, call: &ast::Function) -> Result<Parts> {
+    fn parts(&self, level: &Level<'_>, name: &str, call: &ast::Function) -> Result<Parts> {
         let windowed = call.over.is_some();
         // The arguments of a window function may hold aggregates, those of an
         // aggregate may not.
@@ -172,8 +163,7 @@ impl Binder<'_> {
             Allowed::plain("an aggregate")
         };
         let inner = level.with(inner);
-        let mut parts =
-            Parts { args: Vec::new(), star: false, distinct: false, filter: None, order_by: Vec::new(), window: None };
+        let mut parts = Parts { within_group: !call.within_group.is_empty(), ..Parts::default() };
         let FunctionArguments::List(list) = &call.args else {
             return Err(Error::new(Condition::SyntaxError, format!("syntax error in the call of {}", call.name)));
         };
@@ -188,26 +178,24 @@ impl Binder<'_> {
             match clause {
                 ast::FunctionArgumentClause::OrderBy(items) => {
                     for item in items {
-                        parts.order_by.push(self.sort_item(&inner, item)?);
+                        self.sorted_by(&inner, item, &mut parts)?;
                     }
                 }
                 other => return Err(Error::unsupported(format!("the clause {other} in a call of {}", call.name))),
             }
         }
-        for item in &call.within_group {
-            let value = self.expr(&inner, &item.expr)?;
-            let value = self.decided(value)?;
-            parts.order_by.push(sort(coerce::key(&value), &item.options));
-            parts.args.push(value);
-        }
-        // What does not depend on the order may have one; the others' order is not kept yet, and a wrong answer is
-        // worse than none.
-        let ordered =
-            ["string_agg", "array_agg", "json_agg", "jsonb_agg", "mode", "percentile_cont", "percentile_disc"];
-        let name = call.name.to_string().to_ascii_lowercase();
-        if !parts.order_by.is_empty() && ordered.iter().any(|o| name.ends_with(o)) {
-            return Err(Error::unsupported(format!("ORDER BY within {name}"))
-                .hint("Order the rows in a subquery and gather them in the client."));
+        if parts.within_group {
+            let [item] = call.within_group.as_slice() else { return Err(missing_function(name, &parts.args)) };
+            if parts.distinct || !parts.order_by.is_empty() {
+                let (what, code) = (if parts.distinct { "DISTINCT" } else { "ORDER BY" }, Condition::SyntaxError);
+                return Err(Error::new(code, format!("cannot use {what} with WITHIN GROUP")));
+            }
+            if parts.args.iter().any(|a| a.expr.any_column_refs()) {
+                return Err(Error::unsupported(format!("a direct argument of {name} that is not a constant")));
+            }
+            // The value comes first: what is aggregated before what is only given.
+            parts.args.insert(0, self.decided(self.expr(&inner, &item.expr)?)?);
+            parts.order_by.push(SortedBy::Argument(order(0, &item.options)));
         }
         if let Some(filter) = &call.filter {
             let filter = super::condition(self, self.expr(&inner, filter)?, "FILTER")?;
@@ -219,137 +207,27 @@ impl Binder<'_> {
         Ok(parts)
     }
 
-    /// An item of ORDER BY within a call or a window.
-    fn sort_item(&self, level: &Level<'_>, item: &ast::OrderByExpr) -> Result<Sort> {
+    /// An item of ORDER BY within a call.
+    fn sorted_by(&self, level: &Level<'_>, item: &ast::OrderByExpr, parts: &mut Parts) -> Result<()> {
         let bound = self.decided(self.expr(level, &item.expr)?)?;
-        Ok(sort(coerce::key(&bound), &item.options))
-    }
-
-    fn window(&self, level: &Level<'_>, over: &ast::WindowType) -> Result<Window> {
-        match over {
-            ast::WindowType::NamedWindow(name) => {
-                let spec = self.named_window(level, &fold(name))?;
-                self.window_spec(level, &spec)
-            }
-            ast::WindowType::WindowSpec(spec) => {
-                let Some(base) = &spec.window_name else { return self.window_spec(level, spec) };
-                let mut merged = self.named_window(level, &fold(base))?;
-                if !spec.partition_by.is_empty() {
-                    return Err(Error::new(
-                        Condition::WindowingError,
-                        format!("cannot override PARTITION BY clause of window \"{}\"", fold(base)),
-                    ));
-                }
-                if !spec.order_by.is_empty() {
-                    if !merged.order_by.is_empty() {
-                        return Err(Error::new(
-                            Condition::WindowingError,
-                            format!("cannot override ORDER BY clause of window \"{}\"", fold(base)),
-                        ));
-                    }
-                    merged.order_by = spec.order_by.clone();
-                }
-                if merged.window_frame.is_some() {
-                    return Err(Error::new(
-                        Condition::WindowingError,
-                        format!("cannot copy window \"{}\" because it has a frame clause", fold(base)),
-                    ));
-                }
-                merged.window_frame = spec.window_frame.clone();
-                self.window_spec(level, &merged)
-            }
-        }
-    }
-
-    fn named_window(&self, level: &Level<'_>, name: &str) -> Result<ast::WindowSpec> {
-        let found = level.windows.iter().find(|w| fold(&w.0) == name);
-        match found.map(|w| &w.1) {
-            Some(ast::NamedWindowExpr::WindowSpec(spec)) => match &spec.window_name {
-                None => Ok(spec.clone()),
-                Some(base) => {
-                    let mut merged = self.named_window(level, &fold(base))?;
-                    if !spec.order_by.is_empty() {
-                        merged.order_by = spec.order_by.clone();
-                    }
-                    merged.window_frame = spec.window_frame.clone();
-                    Ok(merged)
-                }
-            },
-            Some(ast::NamedWindowExpr::NamedWindow(other)) => self.named_window(level, &fold(other)),
-            None => Err(Error::new(Condition::UndefinedObject, format!("window \"{name}\" does not exist"))),
-        }
-    }
-
-    fn window_spec(&self, level: &Level<'_>, spec: &ast::WindowSpec) -> Result<Window> {
-        let inner = level.with(Allowed { clause: "a window", windows: false, sets: false, ..level.allowed });
-        let mut partition_by = Vec::with_capacity(spec.partition_by.len());
-        for e in &spec.partition_by {
-            let bound = self.decided(self.expr(&inner, e)?)?;
-            partition_by.push(coerce::key(&bound));
-        }
-        let mut order_by = Vec::with_capacity(spec.order_by.len());
-        let mut order_type = None;
-        for item in &spec.order_by {
-            let bound = self.decided(self.expr(&inner, &item.expr)?)?;
-            order_type = Some(bound.r#type.clone());
-            order_by.push(sort(coerce::key(&bound), &item.options));
-        }
-        let frame = match &spec.window_frame {
-            None if order_by.is_empty() => WindowFrame::new(None),
-            None => WindowFrame::new(Some(false)),
-            Some(frame) => self.frame(&inner, frame, order_type.as_ref())?,
-        };
-        frame.regularize_order_bys(&mut order_by).map_err(|_| {
-            Error::new(
-                Condition::WindowingError,
-                match frame.units {
-                    WindowFrameUnits::Groups => "GROUPS mode requires an ORDER BY clause",
-                    _ => "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
-                },
+        if bound.r#type == Type::Json {
+            return Err(Error::new(
+                Condition::UndefinedFunction,
+                "could not identify an ordering operator for type json",
             )
-        })?;
-        Ok(Window { partition_by, order_by, frame })
-    }
-
-    fn frame(&self, level: &Level<'_>, frame: &ast::WindowFrame, order: Option<&Type>) -> Result<WindowFrame> {
-        let units = match frame.units {
-            ast::WindowFrameUnits::Rows => WindowFrameUnits::Rows,
-            ast::WindowFrameUnits::Range => WindowFrameUnits::Range,
-            ast::WindowFrameUnits::Groups => WindowFrameUnits::Groups,
-        };
-        let offset = |e: &ast::Expr| -> Result<ScalarValue> {
-            let bound = self.expr(level, e)?;
-            let range = units == WindowFrameUnits::Range;
-            let to = match (range, order) {
-                (true, Some(Type::Date | Type::Timestamp | Type::TimestampTz | Type::Time | Type::Interval)) => {
-                    Type::Interval
-                }
-                (true, Some(t)) => crate::expr::cast::without_modifier(t),
-                _ => Type::Int8,
-            };
-            let bound = self.explicit(bound, &to)?;
-            match bound.constant() {
-                Some(Value::Int8(v)) if !range => {
-                    u64::try_from(*v).map(|v| ScalarValue::UInt64(Some(v))).map_err(|_| {
-                        Error::new(Condition::InvalidParameterValue, "frame starting offset must not be negative")
-                    })
-                }
-                Some(value) => types::scalar(value, &bound.data),
-                None => Err(Error::unsupported("a frame offset that is not a constant")),
+            .hint("Use an explicit ordering operator or modify the query."));
+        }
+        parts.order_by.push(match parts.args.iter().position(|a| a.expr == bound.expr) {
+            Some(argument) => SortedBy::Argument(order(argument, &item.options)),
+            None if parts.distinct => {
+                return Err(Error::new(
+                    Condition::InvalidColumnReference,
+                    "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+                ));
             }
-        };
-        let bound = |b: &ast::WindowFrameBound| -> Result<WindowFrameBound> {
-            Ok(match b {
-                ast::WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
-                ast::WindowFrameBound::Preceding(None) => WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
-                ast::WindowFrameBound::Following(None) => WindowFrameBound::Following(ScalarValue::UInt64(None)),
-                ast::WindowFrameBound::Preceding(Some(e)) => WindowFrameBound::Preceding(offset(e)?),
-                ast::WindowFrameBound::Following(Some(e)) => WindowFrameBound::Following(offset(e)?),
-            })
-        };
-        let start = bound(&frame.start_bound)?;
-        let end = frame.end_bound.as_ref().map_or(Ok(WindowFrameBound::CurrentRow), bound)?;
-        Ok(WindowFrame::new_bounds(units, start, end))
+            None => SortedBy::Other(Box::new(coerce::free(bound)), order(0, &item.options)),
+        });
+        Ok(())
     }
 
     /// An aggregate, as a column of the node that computes it.
@@ -422,37 +300,44 @@ impl Binder<'_> {
                 let returns = if name == "json_object_agg" { Type::Json } else { Type::Jsonb };
                 self.fold(level, name, Kind::JsonObject, both, returns, &parts)
             }
-            "polity_first" => {
-                let (returns, data) = (first.r#type.clone(), first.data.clone());
-                let udaf =
-                    Fold::udaf(name, Kind::First, vec![returns.clone()], returns.clone(), data.clone(), self.zone());
-                Ok(self.ask(level, udaf, vec![first.expr], &parts, returns, data))
-            }
             "stddev" | "stddev_samp" | "stddev_pop" | "variance" | "var_samp" | "var_pop" => {
                 self.spread(level, name, first, &parts)
             }
             "mode" => {
-                let returns = first.r#type.clone();
+                let (first, returns) = (first.clone(), first.r#type);
                 self.fold(level, name, Kind::Mode, vec![first], returns, &parts)
             }
-            "percentile_cont" | "percentile_disc" => {
-                if parts.order_by.is_empty() {
-                    return Err(Error::new(
-                        Condition::WrongObjectType,
-                        format!("WITHIN GROUP is required for ordered-set aggregate {name}"),
-                    ));
-                }
-                let fraction = self.implicit(first, &Type::Float8)?;
-                let value = rest.first().cloned().unwrap_or_else(super::literal::open_null);
-                let (kind, value) = match name {
-                    "percentile_cont" => (Kind::Continuous, self.implicit(value, &Type::Float8)?),
-                    _ => (Kind::Discrete, value),
-                };
-                let returns = value.r#type.clone();
-                self.fold(level, name, kind, vec![value, fraction], returns, &parts)
-            }
+            "percentile_cont" | "percentile_disc" => self.percentile(level, name, args, &parts),
             _ => self.statistics(level, name, args.clone(), &parts),
         }
+    }
+
+    /// A percentile of its first argument, or an array of percentiles if the second
+    /// is one of fractions.
+    fn percentile(&self, level: &Level<'_>, name: &str, args: Vec<Bound>, parts: &Parts) -> Result<Bound> {
+        let missing = || {
+            // As it was written: the fraction, then the value.
+            let written: Vec<Bound> = args.iter().rev().cloned().collect();
+            missing_function(name, &written)
+        };
+        let [value, fraction] = args.as_slice() else { return Err(missing()) };
+        let many = matches!(fraction.r#type, Type::Array(_));
+        let fractions = if many { Type::Array(Box::new(Type::Float8)) } else { Type::Float8 };
+        let fraction = match &fraction.r#type {
+            Type::Array(of) if of.is_number() => self.explicit(fraction.clone(), &fractions),
+            _ => self.implicit(fraction.clone(), &fractions),
+        };
+        let fraction = fraction.map_err(|_| missing())?;
+        let (kind, value) = match name {
+            "percentile_cont" if value.r#type == Type::Interval => (Kind::Continuous, value.clone()),
+            "percentile_cont" => {
+                (Kind::Continuous, self.implicit(value.clone(), &Type::Float8).map_err(|_| missing())?)
+            }
+            _ => (Kind::Discrete, coerce::free(value.clone())),
+        };
+        let one = crate::expr::cast::without_modifier(&value.r#type);
+        let returns = if many { Type::Array(Box::new(one)) } else { one };
+        self.fold(level, name, kind, vec![value, fraction], returns, parts)
     }
 
     fn sum(&self, level: &Level<'_>, first: Bound, parts: &Parts) -> Result<Bound> {
@@ -610,13 +495,37 @@ impl Binder<'_> {
             Type::Numeric(_) => args.first().map_or_else(types::free, |a| a.data.clone()),
             _ => types::data_type(&returns),
         };
-        if !matches!(kind, Kind::Sum | Kind::Extreme(_) | Kind::Variance { .. }) {
+        let heeds_order = match kind {
+            Kind::Sum => matches!(returns, Type::Float4 | Type::Float8),
+            Kind::Extreme(_) | Kind::Variance { .. } => false,
+            _ => true,
+        };
+        let mut args = args;
+        let mut orders = Vec::new();
+        if heeds_order {
+            for item in &parts.order_by {
+                orders.push(match item {
+                    SortedBy::Argument(order) => order.clone(),
+                    SortedBy::Other(bound, order) => {
+                        args.push(bound.as_ref().clone());
+                        Order { argument: args.len() - 1, ..order.clone() }
+                    }
+                });
+            }
+        }
+        // The least of some is the least of them without duplicates.
+        let distinct = parts.distinct && !matches!(kind, Kind::Extreme(_));
+        if distinct {
+            orders.extend((0..args.len()).map(Order::ascending));
+        }
+        if heeds_order && orders.is_empty() && kind != Kind::Sum {
             self.sequential.set(true);
         }
         let of = args.iter().map(|a| a.r#type.clone()).collect();
-        let udaf = Fold::udaf(name, kind, of, returns.clone(), data.clone(), self.zone());
+        let udaf = Fold::udaf(name, kind, of, orders, distinct, data.clone(), self.zone());
         let exprs = args.into_iter().map(|a| a.expr).collect();
-        Ok(self.ask(level, udaf, exprs, parts, returns, data))
+        let parts = Parts { filter: parts.filter.clone(), window: parts.window.clone(), ..Parts::default() };
+        Ok(self.ask(level, udaf, exprs, &parts, returns, data))
     }
 
     /// Notes the aggregate in its level and gives the column it will be.
@@ -637,7 +546,8 @@ impl Binder<'_> {
             args,
             distinct: parts.distinct,
             filter: parts.filter.clone(),
-            order_by: parts.order_by.clone(),
+            // Where it matters, it is among the arguments.
+            order_by: Vec::new(),
             null_treatment: None,
         };
         let expr = Expr::AggregateFunction(AggregateFunction { func: udaf, params });
@@ -652,146 +562,12 @@ impl Binder<'_> {
         };
         Bound::with_data(Expr::Column(Column::new_unqualified(name)), returns, data)
     }
-
-    #[allow(clippy::too_many_arguments)] // the parts of a window function are many
-    fn ask_window(
-        &self,
-        level: &Level<'_>,
-        fun: WindowFunctionDefinition,
-        args: Vec<Expr>,
-        window: Window,
-        filter: Option<Box<Expr>>,
-        returns: Type,
-        data: DataType,
-    ) -> Bound {
-        let params = WindowFunctionParams {
-            args,
-            partition_by: window.partition_by,
-            order_by: window.order_by,
-            window_frame: window.frame,
-            filter,
-            null_treatment: Some(NullTreatment::RespectNulls),
-            distinct: false,
-        };
-        let expr = Expr::WindowFunction(Box::new(WindowFunction { fun, params }));
-        let mut asked = level.asked.windows.borrow_mut();
-        let name = match asked.iter().find(|(e, _)| *e == expr) {
-            Some((_, name)) => name.clone(),
-            None => {
-                let name = format!("win#{}", self.number());
-                asked.push((expr, name.clone()));
-                name
-            }
-        };
-        Bound::with_data(Expr::Column(Column::new_unqualified(name)), returns, data)
-    }
-
-    fn window_function(&self, level: &Level<'_>, name: &str, parts: Parts) -> Result<Bound> {
-        let Some(window) = parts.window.clone() else { return Err(missing_function(name, &parts.args)) };
-        let arity = parts.args.len();
-        let fits = match name {
-            "ntile" | "first_value" | "last_value" => arity == 1,
-            "nth_value" => arity == 2,
-            "lag" | "lead" => (1..=3).contains(&arity),
-            _ => arity == 0,
-        };
-        if !fits {
-            return Err(missing_function(name, &parts.args));
-        }
-        let ask = |udwf: Arc<WindowUDF>, args: Vec<Expr>, returns: Type, data: DataType| {
-            let fun = WindowFunctionDefinition::WindowUDF(udwf);
-            self.ask_window(level, fun, args, window.clone(), None, returns, data)
-        };
-        let counted = |udwf: Arc<WindowUDF>, args: Vec<Expr>, returns: Type| {
-            let bound = ask(udwf, args, returns.clone(), DataType::UInt64);
-            let expr = Expr::Cast(Cast::new(Box::new(bound.expr), types::data_type(&returns)));
-            Ok(Bound::new(expr, returns))
-        };
-        let mut args = parts.args.into_iter();
-        match name {
-            "row_number" => counted(row_number::row_number_udwf(), Vec::new(), Type::Int8),
-            "rank" => counted(rank::rank_udwf(), Vec::new(), Type::Int8),
-            "dense_rank" => counted(rank::dense_rank_udwf(), Vec::new(), Type::Int8),
-            "percent_rank" => Ok(ask(rank::percent_rank_udwf(), Vec::new(), Type::Float8, DataType::Float64)),
-            "cume_dist" => Ok(ask(cume_dist::cume_dist_udwf(), Vec::new(), Type::Float8, DataType::Float64)),
-            "ntile" => {
-                let n = self.constant_offset(args.next(), "ntile")?;
-                if n <= 0 {
-                    return Err(Error::new(
-                        Condition::InvalidArgumentForNtile,
-                        "argument of ntile must be greater than zero",
-                    ));
-                }
-                let n = Expr::Literal(ScalarValue::UInt64(Some(n.unsigned_abs())), None);
-                counted(ntile::ntile_udwf(), vec![n], Type::Int4)
-            }
-            "lag" | "lead" => {
-                let value = self.decided(args.next().unwrap_or_else(super::literal::open_null))?;
-                let offset = match args.next() {
-                    Some(offset) => self.constant_offset(Some(offset), name)?,
-                    None => 1,
-                };
-                let mut exprs = vec![value.expr.clone(), Expr::Literal(ScalarValue::Int64(Some(offset)), None)];
-                let mut value = value;
-                if let Some(default) = args.next() {
-                    let (mut both, common) = self.unify(vec![value, default], name)?;
-                    let (default, first) = (both.pop(), both.pop());
-                    let (Some(default), Some(first)) = (default, first) else {
-                        return Err(Error::internal("two operands became fewer"));
-                    };
-                    if !matches!(default.expr, Expr::Literal(..)) {
-                        return Err(Error::unsupported(format!("a default of {name} that is not a constant")));
-                    }
-                    if let Some(slot) = exprs.first_mut() {
-                        *slot = first.expr.clone();
-                    }
-                    exprs.push(default.expr);
-                    value = Bound { r#type: common, ..first };
-                } else {
-                    exprs.push(Expr::Literal(ScalarValue::try_from(&value.data).map_err(Error::internal)?, None));
-                }
-                let udwf = if name == "lag" { lead_lag::lag_udwf() } else { lead_lag::lead_udwf() };
-                Ok(ask(udwf, exprs, value.r#type, value.data))
-            }
-            "first_value" | "last_value" => {
-                let value = self.decided(args.next().unwrap_or_else(super::literal::open_null))?;
-                let udwf =
-                    if name == "first_value" { nth_value::first_value_udwf() } else { nth_value::last_value_udwf() };
-                Ok(ask(udwf, vec![value.expr], value.r#type, value.data))
-            }
-            "nth_value" => {
-                let value = self.decided(args.next().unwrap_or_else(super::literal::open_null))?;
-                let n = self.constant_offset(args.next(), name)?;
-                if n <= 0 {
-                    return Err(Error::new(
-                        Condition::InvalidParameterValue,
-                        "argument of nth_value must be greater than zero",
-                    ));
-                }
-                let n = Expr::Literal(ScalarValue::Int64(Some(n)), None);
-                Ok(ask(nth_value::nth_value_udwf(), vec![value.expr, n], value.r#type, value.data))
-            }
-            _ => Err(missing_function(name, &args.collect::<Vec<_>>())),
-        }
-    }
-
-    fn constant_offset(&self, bound: Option<Bound>, name: &str) -> Result<i64> {
-        let Some(bound) = bound else { return Ok(1) };
-        let shown_type = shown(&bound.r#type);
-        let bound = self.implicit(bound, &Type::Int4).map_err(|_| {
-            Error::new(Condition::UndefinedFunction, format!("function {name}({shown_type}) does not exist"))
-        })?;
-        match (&bound.form, bound.constant().and_then(Value::as_i64)) {
-            (Form::Constant(_), Some(v)) => Ok(v),
-            _ => Err(Error::unsupported(format!("an offset of {name} that is not a constant"))),
-        }
-    }
 }
 
-/// A sort by an expression; NULLs are the largest values, unless told otherwise.
-pub fn sort(expr: Expr, options: &ast::OrderByOptions) -> Sort {
-    let ascending = options.asc.unwrap_or(true);
-    Sort::new(expr, ascending, options.nulls_first.unwrap_or(!ascending))
+/// The order an item of ORDER BY asks for.
+fn order(argument: usize, options: &ast::OrderByOptions) -> Order {
+    let descending = !options.asc.unwrap_or(true);
+    Order { argument, descending, nulls_first: options.nulls_first.unwrap_or(descending) }
 }
 
 #[cfg(test)]
@@ -799,6 +575,5 @@ mod tests {
     #[test]
     fn names_are_sorted_so_that_they_are_found() {
         assert!(super::AGGREGATES.is_sorted());
-        assert!(super::WINDOWS.is_sorted());
     }
 }

@@ -21,6 +21,8 @@ use crate::query::types;
 
 /// The placeholder that a run fills with the time its transaction began.
 pub const NOW: &str = "$now";
+/// The placeholder for the number of the session: plans are shared between sessions.
+pub const SESSION: &str = "$session";
 
 impl Binder<'_> {
     /// A call as written.
@@ -32,10 +34,13 @@ impl Binder<'_> {
         if !matches!(call.parameters, FunctionArguments::None) || call.uses_odbc_syntax {
             return Err(Error::new(Condition::SyntaxError, format!("syntax error in the call of {name}")));
         }
-        if super::aggregate::is_aggregate(&name) || super::aggregate::is_window(&name) && call.over.is_some() {
+        if super::aggregate::is_aggregate(&name) || super::window::is_window(&name) && call.over.is_some() {
             return self.aggregate_call(level, &name, call);
         }
-        if super::aggregate::is_window(&name) {
+        if super::window::is_window(&name) {
+            if !call.within_group.is_empty() {
+                return Err(Error::unsupported(format!("the hypothetical-set aggregate {name}")));
+            }
             return Err(Error::new(
                 Condition::WindowingError,
                 format!("window function {name} requires an OVER clause"),
@@ -206,6 +211,13 @@ impl Binder<'_> {
         let field = datafusion::arrow::datatypes::Field::new("", data, true);
         let placeholder = Placeholder::new_with_field(NOW.to_owned(), Some(Arc::new(field)));
         Bound::new(Expr::Placeholder(placeholder), Type::TimestampTz)
+    }
+
+    /// `pg_backend_pid()`
+    pub fn session_number(&self) -> Bound {
+        let field = datafusion::arrow::datatypes::Field::new("", DataType::Int32, true);
+        let placeholder = Placeholder::new_with_field(SESSION.to_owned(), Some(Arc::new(field)));
+        Bound::new(Expr::Placeholder(placeholder), Type::Int4)
     }
 
     fn coalesce(&self, args: Vec<Bound>) -> Result<Bound> {

@@ -19,7 +19,7 @@ impl Binder<'_> {
     /// An expression.
     pub fn expr(&self, level: &Level<'_>, e: &ast::Expr) -> Result<Bound> {
         // Deep trees come from machines that write SQL.
-        stacker(|| self.expr_inner(level, e))
+        on_deep_stack(|| self.expr_inner(level, e))
     }
 
     fn expr_inner(&self, level: &Level<'_>, e: &ast::Expr) -> Result<Bound> {
@@ -288,7 +288,7 @@ impl Binder<'_> {
         };
         let naming = match kind.as_str() {
             "regtype" => Names::Type,
-            "regproc" | "regprocedure" => Names::Function,
+            "regproc" | "regprocedure" | "regoper" | "regoperator" => Names::Function,
             "regnamespace" => Names::Schema,
             "regrole" => Names::Role,
             _ => Names::Relation,
@@ -418,7 +418,12 @@ fn escape(value: Option<&ast::ValueWithSpan>) -> Result<Option<char>> {
     }
 }
 
-/// Runs `work` on a stack that is deep enough.
-fn stacker<T>(work: impl FnOnce() -> T) -> T {
-    work()
+/// What one level of an expression takes of the stack, at most.
+const LEVEL_BYTES: usize = 128 << 10;
+/// The stack grows by pieces of so many bytes.
+const STACK_PIECE: usize = 2 << 20;
+
+/// Runs `work` on a stack that is deep enough for one more level.
+fn on_deep_stack<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(LEVEL_BYTES, STACK_PIECE, work)
 }

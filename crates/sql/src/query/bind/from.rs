@@ -20,12 +20,13 @@ use super::scope::{Allowed, Asked, Cte, Ctes, Level, Output, Scope, ScopeColumn,
 use super::select::projection;
 use super::{Binder, BoundQuery, at, refused};
 use crate::catalog::Relation;
-use crate::catalog::model::{Table, View};
+use crate::catalog::model::{Sequence, Table, View};
 use crate::catalog::name::{self, fold};
 use crate::error::{Condition, Error, Result};
 use crate::query::function::set;
 use crate::query::scan::StoredTable;
 use crate::query::scan::decode::KEY_COLUMN;
+use crate::query::sequence::{COLUMNS, SequenceTable};
 use crate::query::types;
 
 /// An item of FROM that is bound.
@@ -393,16 +394,17 @@ impl Binder<'_> {
             let source = provider_as_source(Arc::new(provider));
             let scan = TableScan::try_new(TableReference::bare(alias_name.as_str()), source, None, Vec::new(), None)
                 .map_err(refused)?;
-            return self.scoped(LogicalPlan::TableScan(scan), outputs, &shown, alias_name, alias, None);
+            let mut bound = self.scoped(LogicalPlan::TableScan(scan), outputs, &shown, alias_name, alias, None)?;
+            if let Some(tableoid) = bound.scope.columns.last_mut() {
+                tableoid.hidden = true;
+            }
+            return Ok(bound);
         }
         if in_public {
             match catalog.relation(&name) {
                 Some(Relation::Table(table)) => return self.table(&table, &shown, alias),
                 Some(Relation::View(view)) => return self.view(&view, &shown, alias),
-                Some(Relation::Sequence(_)) => {
-                    return Err(Error::unsupported(format!("reading sequence \"{name}\" as a table"))
-                        .hint("Use nextval in a VALUES list, or pg_sequences."));
-                }
+                Some(Relation::Sequence(sequence)) => return self.sequence(sequence, &shown, alias),
                 Some(Relation::Index(..)) => {
                     return Err(Error::new(Condition::WrongObjectType, format!("\"{name}\" is an index")));
                 }
@@ -451,6 +453,24 @@ impl Binder<'_> {
             table.primary.columns.iter().filter_map(|id| table.column_by_id(*id)).map(|c| c.name.clone()).collect();
         let plan = LogicalPlan::TableScan(scan);
         self.scoped(plan, outputs, shown, name, alias, Some((table.id, key)))
+    }
+
+    fn sequence(&self, sequence: Arc<Sequence>, shown: &str, alias: Option<&ast::TableAlias>) -> Result<Source> {
+        let name = self.unique(shown);
+        let output = |(label, r#type): &(&str, Type)| Output {
+            label: (*label).to_owned(),
+            column: Column::new_unqualified(*label),
+            r#type: r#type.clone(),
+            data: types::data_type(r#type),
+            names: Names::Relation,
+            source: None,
+            parameter: None,
+        };
+        let outputs = COLUMNS.iter().map(output).collect();
+        let source = provider_as_source(Arc::new(SequenceTable(sequence)));
+        let scan =
+            TableScan::try_new(TableReference::bare(name.as_str()), source, None, Vec::new(), None).map_err(refused)?;
+        self.scoped(LogicalPlan::TableScan(scan), outputs, shown, name, alias, None)
     }
 
     fn view(&self, view: &View, shown: &str, alias: Option<&ast::TableAlias>) -> Result<Source> {
@@ -700,9 +720,7 @@ fn renamed(outputs: &[Output]) -> Vec<Output> {
 
 /// The query of a view's text.
 pub fn parse_query(text: &str) -> Result<ast::Query> {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
-    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut p| p.parse_query());
+    let parsed = crate::ddl::dialect::read_text(text, |parser| parser.parse_query());
     parsed.map(|q| *q).map_err(|e| Error::internal(format!("a stored query cannot be parsed: {e}")))
 }
 

@@ -217,7 +217,8 @@ impl Binder<'_> {
                     "polity_first",
                     crate::query::function::fold::Kind::First,
                     vec![bound.r#type.clone()],
-                    bound.r#type.clone(),
+                    Vec::new(),
+                    false,
                     bound.data.clone(),
                     self.zone(),
                 );

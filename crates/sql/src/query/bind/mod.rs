@@ -20,7 +20,8 @@
 //! | [`operator`] | operators                                                     |
 //! | [`compare`]  | comparisons, IN, BETWEEN, rows, ANY and ALL                   |
 //! | [`call`]     | choosing functions                                            |
-//! | [`aggregate`]| aggregate and window functions                                |
+//! | [`aggregate`]| aggregates                                                    |
+//! | [`window`]   | windows and their functions                                   |
 //! | [`subquery`] | subqueries in expressions                                     |
 
 pub mod aggregate;
@@ -37,6 +38,7 @@ pub mod query;
 pub mod scope;
 pub mod select;
 pub mod subquery;
+pub mod window;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -17,12 +17,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast;
 use polity_base::{Type, Value};
 
-use super::aggregate::sort;
 use super::bound::{Bound, Form, Names};
 use super::coerce;
 use super::expr::strip;
 use super::scope::{Asked, Cte, Ctes, Level, Output, Scope, ScopeColumn};
 use super::select::projection;
+use super::window::sort;
 use super::{Binder, BoundQuery, refused};
 use crate::catalog::name::fold;
 use crate::error::{Condition, Error, Result};

@@ -15,7 +15,6 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, 
 use datafusion::sql::sqlparser::ast::{self, Spanned};
 use polity_base::Type;
 
-use super::aggregate::sort;
 use super::bound::{Bound, Form, Names};
 use super::coerce;
 use super::expr::strip;
@@ -23,6 +22,7 @@ use super::group::{contains, is_asked};
 use super::operator::binary;
 use super::query::Tail;
 use super::scope::{Allowed, Asked, Ctes, Level, Output, Scope};
+use super::window::sort;
 use super::{Binder, BoundQuery, at, refused};
 use crate::catalog::name::fold;
 use crate::error::{Condition, Error, Result};

@@ -58,7 +58,8 @@ impl Binder<'_> {
             "single_value",
             Kind::Single,
             vec![output.r#type.clone()],
-            output.r#type.clone(),
+            Vec::new(),
+            false,
             output.data.clone(),
             self.zone(),
         );

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast;
 use polity_base::{Type, Value};
 
@@ -176,6 +177,20 @@ pub fn constructor(binder: &Binder<'_>, elements: Vec<Bound>) -> Result<Bound> {
 pub fn element(binder: &Binder<'_>, array: Bound, index: Bound) -> Result<Bound> {
     if matches!(array.r#type, Type::Jsonb) {
         return super::json::access(binder, array, "->", index);
+    }
+    if matches!(array.r#type, Type::Name) {
+        // A name is an array of characters, counted from 0.
+        let expr = Kernel::strict(
+            "character of a name",
+            DataType::Utf8View,
+            |a, o| {
+                let at = usize::try_from(a.int(1)?).ok();
+                let character = at.and_then(|at| a.text(0).ok()?.chars().nth(at));
+                o.value(&Value::Text(character.map(String::from).unwrap_or_default()))
+            },
+            vec![array.expr, binder.implicit(index, &Type::Int4)?.expr],
+        );
+        return Ok(Bound::new(expr, Type::Text));
     }
     let Type::Array(element) = array.r#type.clone() else {
         return Err(Error::new(

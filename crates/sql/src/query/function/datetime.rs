@@ -156,7 +156,8 @@ pub fn add_intervals(a: Interval, b: Interval) -> Result<Interval> {
     })
 }
 
-fn negated(v: Interval) -> Result<Interval> {
+/// The interval backwards.
+pub fn negated(v: Interval) -> Result<Interval> {
     let far = || too_far("interval");
     Ok(Interval {
         months: v.months.checked_neg().ok_or_else(far)?,
@@ -178,7 +179,7 @@ pub fn negate_interval(bound: Bound) -> Result<Bound> {
 
 /// `interval × factor` (`interval_mul` in PostgreSQL's timestamp.c): what is
 /// left of months goes into days, what is left of days into time.
-fn scaled(v: Interval, scale: impl Fn(f64) -> f64) -> Result<Interval> {
+pub fn scaled(v: Interval, scale: impl Fn(f64) -> f64) -> Result<Interval> {
     let far = || too_far("interval");
     let rounded = |x: f64| (x * 1e6).round_ties_even() / 1e6;
     let whole =

@@ -23,6 +23,7 @@ use polity_base::{Decimal, Type, Value};
 
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Local, cast};
+use crate::query::function::ordered::{self, Order};
 use crate::query::numeric;
 use crate::query::types::{self, Builder, Cells};
 
@@ -65,19 +66,25 @@ pub struct Fold {
     name: String,
     kind: Kind,
     types: Vec<Type>,
-    returns: Type,
+    order: Vec<Order>,
+    distinct: bool,
     data: DataType,
     zone: String,
     signature: Signature,
 }
 
 impl Fold {
-    /// The aggregate of `kind` called `name`, for arguments of these types.
+    /// The aggregate of `kind` called `name`, for arguments of these types, over
+    /// rows in this order; what is sorted by may be among the arguments for no
+    /// other purpose. With `distinct`, of equal rows one, and the order must be one
+    /// by all arguments. (DataFusion's own DISTINCT takes values for equal only if
+    /// their bytes are.)
     pub fn udaf(
         name: &str,
         kind: Kind,
         types: Vec<Type>,
-        returns: Type,
+        order: Vec<Order>,
+        distinct: bool,
         data: DataType,
         zone: &str,
     ) -> Arc<AggregateUDF> {
@@ -87,26 +94,40 @@ impl Fold {
             true => name.to_owned(),
             false => format!("{name}[{}]", kinds.join(",")),
         };
+        // Names tell aggregates apart in plans.
+        let name = if distinct { format!("{name} distinct") } else { name };
+        let name = order.iter().fold(name, |name, o| {
+            let (descending, nulls_first) = (o.descending, o.nulls_first);
+            format!(
+                "{name} by {}{}",
+                o.argument,
+                match (descending, nulls_first) {
+                    (false, false) => "",
+                    (false, true) => " nulls first",
+                    (true, false) => " desc nulls last",
+                    (true, true) => " desc",
+                }
+            )
+        });
         let zone = zone.to_owned();
-        Arc::new(AggregateUDF::new_from_impl(Fold { name, kind, types, returns, data, zone, signature }))
+        Arc::new(AggregateUDF::new_from_impl(Fold { name, kind, types, order, distinct, data, zone, signature }))
     }
 
     fn is_double_sum(&self) -> bool {
-        self.kind == Kind::Sum && self.data == DataType::Float64
+        self.kind == Kind::Sum && self.data == DataType::Float64 && self.order.is_empty() && !self.distinct
     }
 
-    fn state(&self, distinct: bool) -> FoldState {
+    fn state(&self) -> FoldState {
         FoldState {
             kind: self.kind.clone(),
             types: self.types.clone(),
-            returns: self.returns.clone(),
+            order: self.order.clone(),
             data: self.data.clone(),
             zone: self.zone.clone(),
-            distinct,
+            distinct: self.distinct,
             seen: HashSet::new(),
             values: Vec::new(),
             current: Value::Null,
-            extra: Vec::new(),
             count: 0,
             bytes: 0,
         }
@@ -130,16 +151,16 @@ impl AggregateUDFImpl for Fold {
         Ok(types.to_vec())
     }
 
-    fn accumulator(&self, args: AccumulatorArgs) -> datafusion::common::Result<Box<dyn Accumulator>> {
-        Ok(Box::new(self.state(args.is_distinct)))
+    fn accumulator(&self, _: AccumulatorArgs) -> datafusion::common::Result<Box<dyn Accumulator>> {
+        Ok(Box::new(self.state()))
     }
 
-    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> datafusion::common::Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Sliding { state: self.state(args.is_distinct), rows: Default::default() }))
+    fn create_sliding_accumulator(&self, _: AccumulatorArgs) -> datafusion::common::Result<Box<dyn Accumulator>> {
+        Ok(Box::new(Sliding { state: self.state(), rows: Default::default() }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> datafusion::common::Result<Vec<FieldRef>> {
-        if self.is_double_sum() && !args.is_distinct {
+        if self.is_double_sum() {
             return Ok(vec![Arc::new(Field::new(format!("{}[sum]", args.name), DataType::Float64, true))]);
         }
         // All values, and what is between them.
@@ -151,8 +172,8 @@ impl AggregateUDFImpl for Fold {
         Ok(fields)
     }
 
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        self.is_double_sum() && !args.is_distinct
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        self.is_double_sum()
     }
 
     fn create_groups_accumulator(
@@ -163,15 +184,12 @@ impl AggregateUDFImpl for Fold {
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        // An order of its own is no matter of the plan: see `ordered`. Without one, rows come in the order of
+        // the input: see `query::sorted`.
         match self.kind {
-            Kind::Join
-            | Kind::List
-            | Kind::Json
-            | Kind::JsonObject
-            | Kind::First
-            | Kind::Discrete
-            | Kind::Continuous
-            | Kind::Mode => AggregateOrderSensitivity::HardRequirement,
+            Kind::Join | Kind::List | Kind::Json | Kind::JsonObject if self.order.is_empty() => {
+                AggregateOrderSensitivity::SoftRequirement
+            }
             _ => AggregateOrderSensitivity::Insensitive,
         }
     }
@@ -181,7 +199,7 @@ impl AggregateUDFImpl for Fold {
 struct FoldState {
     kind: Kind,
     types: Vec<Type>,
-    returns: Type,
+    order: Vec<Order>,
     data: DataType,
     zone: String,
     distinct: bool,
@@ -190,16 +208,20 @@ struct FoldState {
     values: Vec<Vec<Value>>,
     /// The result so far, where that is enough
     current: Value,
-    /// Constants seen (delimiter, fraction)
-    extra: Vec<Value>,
     count: u64,
     bytes: usize,
 }
 
 impl FoldState {
+    fn is_double_sum(&self) -> bool {
+        self.kind == Kind::Sum && self.data == DataType::Float64 && !self.keeps()
+    }
+
     /// Whether rows are kept until the end.
     fn keeps(&self) -> bool {
-        self.distinct || !matches!(self.kind, Kind::Sum | Kind::Extreme(_) | Kind::Single | Kind::First)
+        self.distinct
+            || !self.order.is_empty()
+            || !matches!(self.kind, Kind::Sum | Kind::Extreme(_) | Kind::Single | Kind::First)
     }
 
     fn add(&mut self, row: Vec<Value>) -> Result<()> {
@@ -210,7 +232,7 @@ impl FoldState {
             return Ok(());
         }
         if self.distinct {
-            let id = polity_base::row::encode(std::iter::once(&normalized(first)));
+            let id = polity_base::row::encode(row.iter().map(normalized).collect::<Vec<_>>().iter());
             if !self.seen.insert(id.to_vec()) {
                 return Ok(());
             }
@@ -251,11 +273,10 @@ impl FoldState {
             return Ok(self.current.clone());
         }
         let mut rows = self.values.clone();
-        if self.distinct && matches!(self.kind, Kind::List | Kind::Join | Kind::Json) {
-            rows.sort_by(|a, b| match (a.first(), b.first()) {
-                (Some(a), Some(b)) => a.compare(b).unwrap_or_else(|| a.is_null().cmp(&b.is_null())),
-                _ => std::cmp::Ordering::Equal,
-            });
+        ordered::sort(&mut rows, &self.order);
+        if self.distinct {
+            // Values may be equal and not the same: 24 hours and a day.
+            rows.dedup_by(|a, b| ordered::is_same(a, b, &self.order));
         }
         if rows.is_empty() {
             return Ok(Value::Null);
@@ -268,7 +289,14 @@ impl FoldState {
                 }
                 Ok(total)
             }
-            Kind::Extreme(_) | Kind::Single | Kind::First => Ok(self.current.clone()),
+            Kind::Single | Kind::First => Ok(rows.into_iter().flatten().next().unwrap_or(Value::Null)),
+            Kind::Extreme(_) => {
+                self.current = Value::Null;
+                for value in rows.into_iter().filter_map(|r| r.into_iter().next()) {
+                    self.fold(value)?;
+                }
+                Ok(self.current.clone())
+            }
             Kind::Join => Ok(join(rows)),
             Kind::List => Ok(Value::Array(rows.into_iter().filter_map(|r| r.into_iter().next()).collect())),
             Kind::Json => {
@@ -300,8 +328,8 @@ impl FoldState {
                 Ok(Value::Json(format!("{{ {} }}", parts.join(", "))))
             }
             Kind::Variance { deviation, population } => variance(rows, *deviation, *population),
-            Kind::Mode => Ok(mode(rows)),
-            Kind::Discrete | Kind::Continuous => percentile(rows, self.kind == Kind::Continuous),
+            Kind::Mode => Ok(ordered::mode(rows)),
+            Kind::Discrete | Kind::Continuous => ordered::percentile(rows, self.kind == Kind::Continuous),
         }
     }
 
@@ -318,7 +346,6 @@ impl FoldState {
 
     fn scalar(&mut self) -> Result<ScalarValue> {
         let value = self.result()?;
-        let _ = (&self.returns, &self.extra);
         types::scalar(&value, &self.data)
     }
 
@@ -371,14 +398,14 @@ impl Accumulator for FoldState {
     }
 
     fn state(&mut self) -> datafusion::common::Result<Vec<ScalarValue>> {
-        if self.kind == Kind::Sum && self.data == DataType::Float64 && !self.distinct {
+        if self.is_double_sum() {
             return Ok(vec![self.scalar().map_err(external)?]);
         }
         self.lists().map_err(external)
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> datafusion::common::Result<()> {
-        if self.kind == Kind::Sum && self.data == DataType::Float64 && !self.distinct {
+        if self.is_double_sum() {
             return self.take(states).map_err(external);
         }
         self.merge(states).map_err(external)
@@ -559,49 +586,6 @@ fn variance(rows: Vec<Vec<Value>>, deviation: bool, population: bool) -> Result<
     Ok(Value::Numeric(if deviation { super::math::square_root(quotient)? } else { quotient }))
 }
 
-fn mode(rows: Vec<Vec<Value>>) -> Value {
-    let mut best: (usize, Value) = (0, Value::Null);
-    let mut run: (usize, Value) = (0, Value::Null);
-    for value in rows.into_iter().filter_map(|r| r.into_iter().next()) {
-        if value.compare(&run.1) == Some(std::cmp::Ordering::Equal) {
-            run.0 += 1;
-        } else {
-            run = (1, value);
-        }
-        if run.0 > best.0 {
-            best = run.clone();
-        }
-    }
-    best.1
-}
-
-fn percentile(rows: Vec<Vec<Value>>, continuous: bool) -> Result<Value> {
-    let fraction = match rows.first().and_then(|r| r.get(1)) {
-        Some(Value::Float8(f)) => *f,
-        _ => return Ok(Value::Null),
-    };
-    if !(0.0..=1.0).contains(&fraction) {
-        return Err(Error::new(
-            Condition::NumericValueOutOfRange,
-            format!("percentile value {fraction} is not between 0 and 1"),
-        ));
-    }
-    let values: Vec<Value> = rows.into_iter().filter_map(|r| r.into_iter().next()).collect();
-    let last = values.len().saturating_sub(1);
-    if !continuous {
-        let at = ((fraction * values.len() as f64).ceil() as usize).clamp(1, values.len().max(1)) - 1;
-        return Ok(values.get(at).cloned().unwrap_or(Value::Null));
-    }
-    let place = fraction * last as f64;
-    let (low, high) = (place.floor() as usize, place.ceil() as usize);
-    let number = |i: usize| match values.get(i) {
-        Some(Value::Float8(v)) => *v,
-        _ => 0.0,
-    };
-    let (a, b) = (number(low), number(high));
-    Ok(Value::Float8(if low == high { a } else { a + (place - low as f64) * (b - a) }))
-}
-
 impl fmt::Debug for Fold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)
@@ -610,7 +594,11 @@ impl fmt::Debug for Fold {
 
 impl PartialEq for Fold {
     fn eq(&self, other: &Fold) -> bool {
-        self.name == other.name && self.kind == other.kind && self.data == other.data && self.zone == other.zone
+        self.name == other.name
+            && self.kind == other.kind
+            && self.order == other.order
+            && self.data == other.data
+            && self.zone == other.zone
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`kernel`]     | scalar functions as DataFusion runs them                    |
 //! | [`list`]       | the functions there are, by name                            |
 //! | [`fold`]       | aggregates of our own                                       |
+//! | [`ordered`]    | the order of rows within an aggregate                       |
 //! | [`convert`]    | conversions and sort keys                                   |
 //! | [`arithmetic`] | `+ - * / %` on numbers                                      |
 //! | [`math`]       | functions on numbers                                        |
@@ -32,6 +33,7 @@ pub mod kernel;
 pub mod list;
 pub mod math;
 pub mod names;
+pub mod ordered;
 pub mod pattern;
 pub mod random;
 pub mod set;

@@ -12,6 +12,7 @@ use crate::catalog::Catalog;
 use crate::error::{Condition, Error, Result};
 use crate::query::PlanInput;
 use crate::query::bind::bound::{Bound, Names};
+use crate::system::functions;
 
 /// The text of identifiers that name something.
 pub fn shown(bound: &Bound, to: &Type, input: &PlanInput) -> Result<Bound> {
@@ -51,19 +52,20 @@ pub fn found(bound: &Bound, names: Names, input: &PlanInput) -> Result<Bound> {
     Ok(Bound { names, ..Bound::new(expr, Type::Regclass) })
 }
 
+/// Functions that the catalog names where PostgreSQL has `regproc`, with PostgreSQL's identifiers.
+const FUNCTIONS: [(u32, &str); 3] = [(3, "heap_tableam_handler"), (330, "bthandler"), (750, "array_in")];
+
 /// What identifier `oid` stands for, or the number itself.
 pub fn name(catalog: &Catalog, names: Names, oid: u32) -> String {
-    if oid == 0 {
-        return "-".to_owned();
+    let number = || oid.to_string();
+    match names {
+        _ if oid == 0 => "-".to_owned(),
+        Names::Relation => functions::regclass_name(catalog, oid),
+        Names::Type => Type::from_oid(oid).map_or_else(number, |t| t.to_string()),
+        Names::Schema => functions::regnamespace_name(oid),
+        Names::Role => catalog.roles.values().find(|r| r.id.0 == oid).map_or_else(number, |r| r.name.clone()),
+        Names::Function => FUNCTIONS.iter().find(|f| f.0 == oid).map_or_else(number, |f| f.1.to_owned()),
     }
-    let found = match names {
-        Names::Relation => crate::query::system::relation_name(catalog, oid),
-        Names::Type => Type::from_oid(oid).map(|t| t.to_string()),
-        Names::Schema => crate::query::system::schema_name(oid).map(str::to_owned),
-        Names::Role => catalog.roles.values().find(|r| r.id.0 == oid).map(|r| r.name.clone()),
-        Names::Function => crate::query::system::function_name(oid),
-    };
-    found.unwrap_or_else(|| oid.to_string())
 }
 
 /// The identifier of what is called `text`.
@@ -75,29 +77,33 @@ pub fn find(catalog: &Catalog, names: Names, text: &str) -> Result<u32> {
     if text == "-" {
         return Ok(0);
     }
-    let missing = |what: &str, condition| Error::new(condition, format!("{what} \"{text}\" does not exist"));
     match names {
-        Names::Relation => crate::query::system::relation_oid(catalog, text)
-            .ok_or_else(|| missing("relation", Condition::UndefinedTable)),
-        Names::Type => type_named(text).map(|t| t.oid()),
-        Names::Schema => crate::query::system::schema_oid(&unquoted(text))
-            .ok_or_else(|| missing("schema", Condition::InvalidSchemaName)),
-        Names::Role => catalog
-            .roles
-            .get(&unquoted(text))
-            .map(|r| r.id.0)
-            .ok_or_else(|| missing("role", Condition::UndefinedObject)),
-        Names::Function => {
-            crate::query::system::function_oid(text).ok_or_else(|| missing("function", Condition::UndefinedFunction))
-        }
+        Names::Relation => functions::regclass(catalog, text),
+        Names::Type => match pseudo_type(text.strip_prefix("pg_catalog.").unwrap_or(text)) {
+            Some(oid) => Ok(oid),
+            None => type_named(text).map(|t| t.oid()),
+        },
+        Names::Schema => functions::regnamespace(text),
+        Names::Role => functions::regrole(catalog, text),
+        Names::Function => Err(Error::new(Condition::UndefinedFunction, format!("function \"{text}\" does not exist"))),
     }
+}
+
+/// Types that nothing has, but which clients compare the types of functions with.
+fn pseudo_type(name: &str) -> Option<u32> {
+    Some(match name {
+        "record" => 2249,
+        "cstring" => 2275,
+        "trigger" => 2279,
+        "event_trigger" => 3838,
+        "internal" => 2281,
+        _ => return None,
+    })
 }
 
 /// The type a text names, as in `'int[]'::regtype`.
 pub fn type_named(text: &str) -> Result<Type> {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
-    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut p| p.parse_data_type());
+    let parsed = crate::ddl::dialect::read_text(text, |parser| parser.parse_data_type());
     let parsed =
         parsed.map_err(|_| Error::new(Condition::UndefinedObject, format!("type \"{text}\" does not exist")))?;
     crate::catalog::types::data_type(&parsed)

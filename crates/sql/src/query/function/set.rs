@@ -7,11 +7,12 @@ use polity_base::{Decimal, Interval, Type, Value};
 
 use super::datetime::{shifted, shifted_in, zone_of};
 use super::json;
-use super::kernel::Kernel;
+use super::kernel::{Args, Kernel};
+use super::names;
 use super::pattern;
 use crate::error::{Condition, Error, Result};
 use crate::query::bind::Binder;
-use crate::query::bind::bound::Bound;
+use crate::query::bind::bound::{Bound, Names};
 use crate::query::bind::call::missing_function;
 use crate::query::bind::coerce;
 use crate::query::bind::scope::Level;
@@ -43,6 +44,9 @@ const SETS: &[&str] = &[
     "jsonb_each",
     "jsonb_each_text",
     "jsonb_object_keys",
+    "pg_options_to_table",
+    "pg_partition_ancestors",
+    "pg_partition_tree",
     "regexp_matches",
     "regexp_split_to_table",
     "string_to_table",
@@ -104,6 +108,21 @@ pub fn columns(binder: &Binder<'_>, name: &str, args: Vec<Bound>) -> Result<Vec<
                 args.into_iter().map(|b| b.expr).collect(),
             );
             one(name, Type::Int4, expr)
+        }
+        // No table is a partition or has any, and nothing has options of this kind.
+        "pg_partition_ancestors" => empty(binder, name, args, Type::Regclass, &[("relid", Type::Regclass)]),
+        "pg_partition_tree" => {
+            let columns = [
+                ("relid", Type::Regclass),
+                ("parentrelid", Type::Regclass),
+                ("isleaf", Type::Bool),
+                ("level", Type::Int4),
+            ];
+            empty(binder, name, args, Type::Regclass, &columns)
+        }
+        "pg_options_to_table" => {
+            let options = Type::Array(Box::new(Type::Text));
+            empty(binder, name, args, options, &[("option_name", Type::Text), ("option_value", Type::Text)])
         }
         "regexp_split_to_table" => {
             let array = binder.function("regexp_split_to_array", args)?;
@@ -217,6 +236,32 @@ pub fn columns(binder: &Binder<'_>, name: &str, args: Vec<Bound>) -> Result<Vec<
             Ok(vec![SetColumn { name: name.to_owned(), element, array, follows_alias: true }])
         }
     }
+}
+
+/// A set without rows.
+fn empty(
+    binder: &Binder<'_>,
+    name: &str,
+    args: Vec<Bound>,
+    takes: Type,
+    columns: &[(&str, Type)],
+) -> Result<Vec<SetColumn>> {
+    let [arg] = <[Bound; 1]>::try_from(args).map_err(|args| missing_function(name, &args))?;
+    let arg = match takes {
+        Type::Regclass if arg.is_open() => {
+            names::found(&binder.implicit(arg, &Type::Text)?, Names::Relation, binder.input())?
+        }
+        Type::Regclass => binder.implicit(arg, &Type::Oid)?,
+        takes => binder.implicit(arg, &takes)?,
+    };
+    let column = |(column, element): &(&str, Type)| {
+        let data = types::list_of(types::data_type(element));
+        let nothing = |_: &Args<'_>, out: &mut types::Builder| out.value(&Value::Array(Vec::new()));
+        let expr = Kernel::strict(format!("{name} {column}"), data.clone(), nothing, vec![arg.expr.clone()]);
+        let array = Bound::with_data(expr, Type::Array(Box::new(element.clone())), data);
+        SetColumn { name: (*column).to_owned(), element: element.clone(), array, follows_alias: columns.len() == 1 }
+    };
+    Ok(columns.iter().map(column).collect())
 }
 
 fn json_argument(binder: &Binder<'_>, name: &str, args: Vec<Bound>, json_type: &Type) -> Result<Bound> {
@@ -334,12 +379,12 @@ fn series(binder: &Binder<'_>, args: Vec<Bound>) -> Result<(Type, Expr)> {
                     if step == 0 {
                         return Err(zero_step());
                     }
+                    if (i128::from(to) - i128::from(from)) / i128::from(step) >= MOST_ELEMENTS as i128 {
+                        return Err(too_many());
+                    }
                     let mut values = Vec::new();
                     let mut at = from;
                     while if step > 0 { at <= to } else { at >= to } {
-                        if values.len() >= MOST_ELEMENTS {
-                            return Err(too_many());
-                        }
                         values.push(if narrow { Value::Int4(at as i32) } else { Value::Int8(at) });
                         match at.checked_add(step) {
                             Some(next) => at = next,

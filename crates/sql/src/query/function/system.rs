@@ -21,21 +21,35 @@ pub fn call(binder: &Binder<'_>, name: &str, args: &[Bound]) -> Result<Option<Bo
         ("current_database" | "current_catalog", []) => named(&input.catalog.database),
         ("current_schema", []) => named(crate::catalog::name::PUBLIC),
         ("current_user" | "session_user" | "user" | "current_role", []) => named(&input.user),
+        ("current_schemas", [implicit]) => {
+            let with_implicit =
+                matches!(binder.implicit(implicit.clone(), &Type::Bool)?.constant(), Some(Value::Bool(true)));
+            let names: &[&str] = if with_implicit { &["pg_catalog", "public"] } else { &["public"] };
+            let names = Value::Array(names.iter().map(|n| Value::Text((*n).to_owned())).collect());
+            coerce::literal(&names, &Type::Array(Box::new(Type::Name))).map(Some)
+        }
         ("pg_typeof", [arg]) => {
             let r#type = if arg.is_open() { Type::Unknown } else { crate::expr::cast::without_modifier(&arg.r#type) };
             let bound = coerce::literal(&Value::Oid(r#type.oid()), &Type::Oid)?;
             Ok(Some(Bound { r#type: Type::Regclass, names: Names::Type, form: Form::Plain, ..bound }))
         }
-        ("current_setting", [name] | [name, _]) => setting(binder, name, args.len() == 2).map(Some),
+        ("current_setting", [name] | [name, _]) if is_constant(name) => {
+            setting(binder, name, args.len() == 2).map(Some)
+        }
         ("gen_random_uuid" | "uuid_generate_v4", []) => {
             let eval = Eval::Row(Arc::new(|_, o| o.value(&Value::Uuid(super::random::uuid()))), true);
             let data = DataType::FixedSizeBinary(16);
             let expr = Kernel::call("gen_random_uuid", data, Volatility::Volatile, eval, Vec::new());
             Ok(Some(Bound::new(expr, Type::Uuid)))
         }
+        ("pg_backend_pid", []) => Ok(Some(binder.session_number())),
         ("version", []) => text(crate::query::system::version()),
         _ => crate::query::system::call(binder, name, args),
     }
+}
+
+fn is_constant(name: &Bound) -> bool {
+    matches!(name.form, Form::Text(_)) || matches!(name.constant(), Some(Value::Text(_)))
 }
 
 fn setting(binder: &Binder<'_>, name: &Bound, lenient: bool) -> Result<Bound> {

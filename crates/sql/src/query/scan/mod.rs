@@ -42,7 +42,7 @@ use self::ranges::Constraints;
 use crate::catalog;
 use crate::catalog::model::Table;
 use crate::error::{Error, Result};
-use crate::session::Watch;
+use crate::session::{Engine, Watch};
 
 /// What a run of a plan reads: found by its leaves through the session.
 pub struct RunState {
@@ -54,6 +54,8 @@ pub struct RunState {
     pub estimates: Arc<Estimates>,
     /// Columns in memory
     pub columns: Arc<ColumnCache>,
+    /// What sessions share: who is there, and which numbers sequences gave
+    pub engine: Arc<Engine>,
 }
 
 /// Tables with fewer rows are read by one task.

@@ -118,6 +118,7 @@ impl CopyIn {
         self.lines.push(bytes);
         while let Some(line) = self.lines.next_row() {
             self.line += 1;
+            ctx.watch.pause().await?;
             if std::mem::take(&mut self.skip_header) {
                 continue;
             }
@@ -162,7 +163,6 @@ impl CopyIn {
         if rows.is_empty() {
             return Ok(());
         }
-        ctx.watch.check()?;
         let count = rows.len() as u64;
         let added = self.bulk.add(ctx, &mut self.writing, &self.target, rows).await;
         added.map_err(|stop| {

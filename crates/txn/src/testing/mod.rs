@@ -2,7 +2,9 @@
 //!
 //! [`MemoryReplica`] keeps all versions in a map and applies each batch at once.
 //! It keeps the promises of [`Replica`] in the plainest way there is, which also
-//! makes it the model that real replicas are compared with.
+//! makes it the model that real replicas are compared with. [`World`] puts several nodes together.
+
+mod world;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,6 +20,8 @@ use polity_base::time::ClockReading;
 use polity_base::{Batch, Key, NodeId, Operation, Precondition, RangeId, Span, Timestamp};
 
 use crate::replica::{Change, Outcome, Replica, Rows, Snapshot};
+pub use world::{Losing, Site, World};
+
 use crate::{Database, Directory, Error, Options};
 
 /// Versions of a key, newest last.
@@ -36,13 +40,12 @@ struct State {
 pub struct MemoryReplica {
     state: Arc<RwLock<State>>,
     batches: Arc<AtomicU64>,
-    leader: Arc<AtomicU64>,
 }
 
 impl MemoryReplica {
-    /// Says which node leads: keeps the locks.
-    pub fn set_leader(&self, node: NodeId) {
-        self.leader.store(node.0, Ordering::SeqCst);
+    /// Applies a batch that was proposed then.
+    fn apply(&self, proposed_at: Timestamp, batch: &Batch) -> Outcome {
+        self.state.write().apply(proposed_at, batch)
     }
 
     /// How many batches were ordered: what would have cost a log entry.
@@ -86,10 +89,11 @@ impl Replica for MemoryReplica {
     }
 
     fn leader(&self) -> Option<NodeId> {
-        match self.leader.load(Ordering::SeqCst) {
-            0 => None,
-            node => Some(NodeId(node)),
-        }
+        Some(Options::default().node)
+    }
+
+    fn has_peers(&self) -> bool {
+        false
     }
 
     fn applied(&self) -> Timestamp {
@@ -108,7 +112,7 @@ impl Replica for MemoryReplica {
         // Others run between the read and the write, as they would with a log.
         tokio::task::yield_now().await;
         self.batches.fetch_add(1, Ordering::Relaxed);
-        Ok(self.state.write().apply(&batch))
+        Ok(self.apply(Timestamp::ZERO, &batch))
     }
 
     fn changed_since(&self, span: &Span, since: Timestamp) -> Change {
@@ -121,7 +125,7 @@ impl Replica for MemoryReplica {
 }
 
 impl State {
-    fn apply(&mut self, batch: &Batch) -> Outcome {
+    fn apply(&mut self, proposed_at: Timestamp, batch: &Batch) -> Outcome {
         let has_value = |key: &Key| self.rows.get(key).is_some_and(|v| visible(v, Timestamp::MAX).is_some());
         for condition in &batch.preconditions {
             match condition {
@@ -135,7 +139,7 @@ impl State {
                 Precondition::Present(_) | Precondition::Absent(_) => {}
             }
         }
-        let at = self.applied.next();
+        let at = proposed_at.max(self.applied.next());
         self.applied = at;
         for operation in &batch.operations {
             let (key, value) = match operation {

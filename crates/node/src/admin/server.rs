@@ -1,0 +1,225 @@
+//! A node's answers to administrators, and to nodes that announce themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use polity_base::key::KeyBuilder;
+use polity_base::{IndexId, Key, NodeId, Operation, Span, Timestamp, Value};
+use polity_cluster::links::Visited;
+use polity_cluster::name::{Holder, Name};
+use polity_raft::Peer;
+use polity_store::state::State;
+use polity_txn::Database;
+
+use super::disturb;
+use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
+use crate::cluster::Cluster;
+use crate::wire::{decode, encode};
+
+/// The index whose keys are the numbers of nodes that were removed: a number that
+/// voted once must not vote again without its memory.
+const REMOVED: IndexId = IndexId(2);
+
+/// How long a node may take to apply what others have applied.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Answers for a node.
+pub(crate) struct Server {
+    pub cluster: Cluster,
+    pub database: Database,
+    pub state: Arc<State>,
+}
+
+#[async_trait]
+impl Visited for Server {
+    async fn answer(&self, from: &Name, request: Bytes) -> Result<Bytes, String> {
+        let request: Request = decode(&request).map_err(|what| format!("the request {what}"))?;
+        let answer = match (&from.holder, request) {
+            (Holder::Node(node), Request::Announce(announcement)) if *node == announcement.node => {
+                self.announced(announcement).await
+            }
+            (Holder::Node(_) | Holder::Client(_), Request::Nodes) => Answer::Nodes(self.nodes()),
+            (Holder::Client(_), Request::Drain { node, drain }) => self.drain(node, drain).await,
+            (Holder::Client(_), Request::Remove { node }) => self.remove(node).await,
+            (Holder::Client(_), Request::Digest { at }) => self.digest(at).await,
+            (Holder::Client(name), Request::Disturb(order)) => self.disturb(name, order),
+            (Holder::Client(_), Request::Disturbances) => Answer::Disturbances(self.cluster.disturbances()),
+            _ => Answer::Refused(format!("{from} may not ask that")),
+        };
+        encode(&answer)
+    }
+}
+
+impl Server {
+    /// Where to ask instead, unless this node leads.
+    fn elsewhere(&self) -> Option<Answer> {
+        let status = self.cluster.group.status();
+        if status.leads {
+            return None;
+        }
+        let own = self.cluster.links.node();
+        let leader = status.members.iter().find(|m| Some(m.node) == status.leader && m.node != own);
+        Some(match leader {
+            Some(leader) => Answer::Elsewhere(leader.peer.address.clone()),
+            None => Answer::Later("no leader is known".to_owned()),
+        })
+    }
+
+    fn peer(&self, node: NodeId) -> Option<Peer> {
+        self.cluster.group.status().members.into_iter().find(|m| m.node == node).map(|m| m.peer)
+    }
+
+    async fn announced(&self, from: Announcement) -> Answer {
+        if let Some(elsewhere) = self.elsewhere() {
+            return elsewhere;
+        }
+        let Announcement { node, address, region, zone, has_log } = from;
+        let status = self.cluster.group.status();
+        let member = status.members.iter().find(|m| m.node == node);
+        match self.was_removed(node) {
+            Ok(false) => {}
+            Ok(true) => return Answer::Refused(format!("node {} was removed; use a number that is new", node.0)),
+            Err(why) => return Answer::Later(why),
+        }
+        let done = match member {
+            Some(member) if !has_log && (member.votes || member.matched_index.is_some_and(|at| at > 0)) => {
+                return Answer::Refused(format!(
+                    "node {} belongs to it already, and this folder is empty: if its data is lost, remove it and \
+                     give the new node another number",
+                    node.0
+                ));
+            }
+            None if has_log => {
+                return Answer::Refused(format!("node {} does not belong to it, and this folder is not empty", node.0));
+            }
+            Some(member) => {
+                let peer = Peer { address, region, zone, ..member.peer.clone() };
+                if peer == member.peer {
+                    return Answer::Done("known".to_owned());
+                }
+                self.cluster.group.change_peer(node, peer).await
+            }
+            None => self.cluster.group.add_learner(node, Peer { address, region, zone, draining: false }).await,
+        };
+        match done {
+            Ok(()) => {
+                tracing::info!(node = %node, "a node announced itself");
+                Answer::Done("welcome".to_owned())
+            }
+            Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    fn nodes(&self) -> Vec<NodeFacts> {
+        let (status, links) = (self.cluster.group.status(), self.cluster.links.peers());
+        let own = self.cluster.links.node();
+        let facts = |m: &polity_raft::group::MemberStatus| {
+            let link = links.iter().find(|l| l.node == m.node);
+            NodeFacts {
+                node: m.node,
+                address: m.peer.address.clone(),
+                region: m.peer.region.clone(),
+                zone: m.peer.zone.clone(),
+                leads: status.leader == Some(m.node),
+                votes: m.votes,
+                draining: m.peer.draining,
+                reachable: m.node == own || link.is_some_and(|l| l.connected || l.accepted),
+                since: link.and_then(|l| l.since),
+                behind: m.matched_index.map(|at| status.last_index.saturating_sub(at)),
+            }
+        };
+        status.members.iter().map(facts).collect()
+    }
+
+    async fn drain(&self, node: NodeId, drain: bool) -> Answer {
+        if let Some(elsewhere) = self.elsewhere() {
+            return elsewhere;
+        }
+        let Some(peer) = self.peer(node) else { return Answer::Refused(format!("there is no node {}", node.0)) };
+        match self.cluster.group.change_peer(node, Peer { draining: drain, ..peer }).await {
+            Ok(()) if drain => Answer::Done(format!("node {} is draining", node.0)),
+            Ok(()) => Answer::Done(format!("node {} may lead and vote again", node.0)),
+            Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    async fn remove(&self, node: NodeId) -> Answer {
+        if let Some(elsewhere) = self.elsewhere() {
+            return elsewhere;
+        }
+        let status = self.cluster.group.status();
+        if !status.members.iter().any(|m| m.node == node) {
+            return Answer::Refused(format!("there is no node {}", node.0));
+        }
+        if status.members.len() == 1 {
+            return Answer::Refused("it is the only node".to_owned());
+        }
+        if node == self.cluster.links.node() {
+            return Answer::Refused(format!("node {} leads: drain it first", node.0));
+        }
+        // The number first: a node that is gone but not marked could come back.
+        let mark = Operation::Put { key: removed(node), value: Bytes::new() };
+        if let Err(error) = self.database.write_direct(vec![mark]).await {
+            return Answer::Later(error.to_string());
+        }
+        match self.cluster.group.remove(node).await {
+            Ok(()) => Answer::Done(format!("node {} was removed", node.0)),
+            Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    /// The rows at `at`, once this node has applied all that was committed by then.
+    async fn digest(&self, at: Option<Timestamp>) -> Answer {
+        let at = match at {
+            Some(at) => at,
+            None => match self.database.write_direct(Vec::new()).await {
+                Ok(at) => at,
+                Err(error) => return Answer::Later(error.to_string()),
+            },
+        };
+        let mut applied = self.state.observe_commits();
+        match tokio::time::timeout(CATCH_UP, applied.wait_for(|now| *now >= at)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Answer::Later("it stops".to_owned()),
+            Err(_) => return Answer::Later(format!("it is not there yet after {} s", CATCH_UP.as_secs())),
+        }
+        let state = self.state.clone();
+        let everything = Span { start: Key(Bytes::new()), end: Key(Bytes::from_static(&[0xff; 8])) };
+        let digest = tokio::task::spawn_blocking(move || state.snapshot()?.digest(&everything, at)).await;
+        match digest {
+            Ok(Ok((rows, sha256))) => Answer::Digest(Digest { at, rows, sha256 }),
+            Ok(Err(error)) => Answer::Refused(error.to_string()),
+            Err(error) => Answer::Refused(format!("its task failed: {error}")),
+        }
+    }
+
+    fn was_removed(&self, node: NodeId) -> Result<bool, String> {
+        let rows = self.state.snapshot().map_err(|e| e.to_string())?;
+        Ok(rows.get(&removed(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
+    }
+
+    fn disturb(&self, name: &str, order: Local) -> Answer {
+        if !self.cluster.allow_faults {
+            return Answer::Refused("it was not started with --allow-faults".to_owned());
+        }
+        tracing::warn!(client = name, ?order, "a drill");
+        let done = match order {
+            Local::With(peers, weather) => {
+                self.cluster.disturb(&peers, weather).map(|()| self.cluster.disturbances().join(", "))
+            }
+            Local::Heal => Ok(format!("{} disturbances ended", self.cluster.heal())),
+            Local::Pause(span) => disturb::pause(span).map(|()| format!("stands still for {span:?}")),
+            Local::Kill => disturb::kill().map(|()| "killed".to_owned()),
+        };
+        done.map_or_else(Answer::Refused, Answer::Done)
+    }
+}
+
+fn removed(node: NodeId) -> Key {
+    let mut key = KeyBuilder::new(REMOVED);
+    // An integer is a key part whatever its value.
+    let _ = key.push(&Value::Int8(node.0 as i64));
+    key.finish()
+}

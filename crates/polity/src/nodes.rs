@@ -1,0 +1,190 @@
+//! `polity node`: who belongs to a cluster.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use polity_base::NodeId;
+use polity_node::admin::{NodeFacts, Request};
+
+use crate::Outcome;
+use crate::admin::{Admin, AdminArguments};
+
+/// Arguments of `polity node`.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Show the nodes
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare what all nodes hold: every row at one moment, while the cluster works
+    Compare,
+    /// Take leadership and vote from a node, so that it can be stopped or removed
+    /// without disturbing anyone
+    Drain {
+        /// The node's number
+        number: u64,
+        /// Let it have them again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Take a node out of the cluster, for good: one that was drained, or one that
+    /// is lost. Its number cannot be used again
+    Remove {
+        /// The node's number
+        number: u64,
+    },
+}
+
+/// How often progress is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs one of the commands.
+pub fn run(arguments: Arguments) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let admin = Admin::new(&arguments.admin)?;
+        match arguments.what {
+            What::List { json } => {
+                let nodes = admin.nodes().await?;
+                if json {
+                    println!("{}", serde_json::Value::from_iter(nodes.iter().map(object)));
+                } else {
+                    println!("{}", table(&nodes));
+                }
+            }
+            What::Compare => compare(&admin).await?,
+            What::Drain { number, undo } => {
+                let (node, drain) = (NodeId(number), !undo);
+                println!("{}", admin.command(&Request::Drain { node, drain }).await?);
+                if drain {
+                    drained(&admin, node).await?;
+                }
+            }
+            What::Remove { number } => println!("{}", admin.command(&Request::Remove { node: NodeId(number) }).await?),
+        }
+        Ok(())
+    })
+}
+
+/// Waits until a node leads nothing and has no vote, showing what is missing.
+async fn drained(admin: &Admin, node: NodeId) -> Outcome {
+    let mut last = String::new();
+    loop {
+        let nodes = admin.nodes().await?;
+        let Some(facts) = nodes.iter().find(|n| n.node == node) else {
+            return Err(format!("node {} is not there any more", node.0).into());
+        };
+        let now = match (facts.leads, facts.votes) {
+            (true, _) => "it still leads",
+            (false, true) if !nodes.iter().any(|n| !n.votes && !n.draining) => {
+                println!("it keeps its vote: there is no other node that could take it");
+                return Ok(());
+            }
+            (false, true) => "it still votes",
+            (false, false) => {
+                println!("it leads nothing and has no vote: stop it, or remove it");
+                return Ok(());
+            }
+        };
+        if now != last {
+            println!("{now}");
+            last = now.to_owned();
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Prints what each node holds; fails if they differ or one does not answer.
+async fn compare(admin: &Admin) -> Outcome {
+    let digests = admin.digests().await?;
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["node", "rows", "SHA-256"]);
+    for (node, digest) in &digests {
+        let (rows, sha256) = match digest {
+            Ok(digest) => (digest.rows.to_string(), hexadecimal(&digest.sha256)),
+            Err(why) => ("?".to_owned(), why.clone()),
+        };
+        table.add_row([node.0.to_string(), rows, sha256]);
+    }
+    println!("{table}");
+    let silent = digests.iter().filter(|(_, d)| d.is_err()).count();
+    let mut known = digests.iter().filter_map(|(_, d)| d.as_ref().ok());
+    let first = known.next();
+    match first {
+        _ if known.any(|d| Some(d) != first) => Err("the nodes differ".into()),
+        _ if silent > 0 => Err(format!("{silent} nodes do not answer; the others hold the same").into()),
+        _ => {
+            println!("all hold the same");
+            Ok(())
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn role(node: &NodeFacts) -> &'static str {
+    match (node.leads, node.votes) {
+        (true, _) => "leader",
+        (false, true) => "voter",
+        (false, false) => "learner",
+    }
+}
+
+fn table(nodes: &[NodeFacts]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["node", "region", "zone", "address", "role", "state", "for", "entries behind"]);
+    for node in nodes {
+        let state = if node.reachable { "up" } else { "unreachable" };
+        let state = if node.draining { format!("{state}, draining") } else { state.to_owned() };
+        table.add_row([
+            node.node.0.to_string(),
+            node.region.clone(),
+            node.zone.clone(),
+            node.address.clone(),
+            role(node).to_owned(),
+            state,
+            node.since.map_or_else(|| "?".to_owned(), span),
+            node.behind.map_or_else(|| "?".to_owned(), |n| n.to_string()),
+        ]);
+    }
+    table
+}
+
+fn object(node: &NodeFacts) -> serde_json::Value {
+    serde_json::json!({
+        "id": node.node.0,
+        "region": node.region,
+        "zone": node.zone,
+        "address": node.address,
+        "role": role(node),
+        "draining": node.draining,
+        "reachable": node.reachable,
+        "since_seconds": node.since.map(|s| s.as_secs_f64()),
+        "entries_behind": node.behind,
+    })
+}
+
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
