@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod analytics;
+mod cluster;
 mod pgbench;
 mod report;
 mod servers;
@@ -19,11 +20,11 @@ use report::Report;
 use servers::Servers;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--seconds N] [--rounds N] [--scale N] [--only pgbench|copy|analytics] [--write FILE]
+usage: cargo xtask bench [--seconds N] [--rounds N] [--scale N] [--only pgbench|copy|analytics|cluster] [--write FILE]
   --seconds N   length of one pgbench run (5)
   --rounds N    rounds each figure is the median of (3)
   --scale N     pgbench's scale (10)
-  --only PART   one part only
+  --only PART   one part only; cluster runs only when it is asked for
   --write FILE  also write the tables to a Markdown file";
 
 /// What to run.
@@ -49,6 +50,14 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 fn measure(options: &Options, folder: &std::path::Path) -> Result<(), String> {
+    if options.only.as_deref() == Some("cluster") {
+        let text = cluster::run(options, folder)?;
+        println!("{text}");
+        if let Some(file) = &options.write {
+            std::fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+        }
+        return Ok(());
+    }
     let servers = Servers::start(folder)?;
     let mut report = Report::default();
     let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
@@ -83,7 +92,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, String> {
             "--seconds" => options.seconds = number()?,
             "--rounds" => options.rounds = number()? as usize,
             "--scale" => options.scale = number()?,
-            "--only" if ["pgbench", "copy", "analytics"].contains(&value.as_str()) => {
+            "--only" if ["pgbench", "copy", "analytics", "cluster"].contains(&value.as_str()) => {
                 options.only = Some(value.clone())
             }
             "--write" => options.write = Some(PathBuf::from(value)),

@@ -17,34 +17,39 @@ pub struct Server {
 
 impl Server {
     /// CPU seconds used so far by the process and all that descend from it.
-    ///
-    /// A process that lives counts with its own time and with that of the children
-    /// it has reaped; one that has ended but was not reaped yet still has its line.
-    /// So nothing is missed and nothing counts twice, whenever this is asked.
     pub fn cpu_seconds(&self) -> Option<f64> {
-        let processes: HashMap<u32, ProcessTime> = std::fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: u32| Some((pid, ProcessTime::of(pid)?)))
-            .collect();
-        processes.contains_key(&self.pid).then_some(())?;
-        let is_ours = |mut pid: u32| {
-            while pid != self.pid {
-                match processes.get(&pid) {
-                    Some(process) => pid = process.parent,
-                    None => return false,
-                }
-            }
-            true
-        };
-        let ticks: u64 = processes.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, process)| process.ticks).sum();
-        Some(ticks as f64 / TICKS_PER_SECOND)
+        cpu_seconds(self.pid)
     }
 
     /// Runs SQL through psql, giving what it prints.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         output(Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url]), self.name)
     }
+}
+
+/// CPU seconds used so far by the process `root` and all that descend from it.
+///
+/// A process that lives counts with its own time and with that of the children
+/// it has reaped; one that has ended but was not reaped yet still has its line.
+/// So nothing is missed and nothing counts twice, whenever this is asked.
+pub fn cpu_seconds(root: u32) -> Option<f64> {
+    let processes: HashMap<u32, ProcessTime> = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| Some((pid, ProcessTime::of(pid)?)))
+        .collect();
+    processes.contains_key(&root).then_some(())?;
+    let is_ours = |mut pid: u32| {
+        while pid != root {
+            match processes.get(&pid) {
+                Some(process) => pid = process.parent,
+                None => return false,
+            }
+        }
+        true
+    };
+    let ticks: u64 = processes.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, process)| process.ticks).sum();
+    Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// What `/proc/PID/stat` says about one process.
@@ -79,13 +84,8 @@ pub struct Servers {
 impl Servers {
     /// Builds Polity, and starts both over folders below `folder`.
     pub fn start(folder: &Path) -> Result<Servers, String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
-        crate::run(
-            Command::new("cargo").args(["build", "--release", "--package", "polity"]).current_dir(root),
-            "cargo build --release",
-        )?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let mut polity = Command::new(target.join("release/polity"))
+        let root = root()?;
+        let mut polity = Command::new(build(&root)?)
             .args(["start", "--dev", "--json", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
             .arg(folder.join("polity"))
             .stdout(Stdio::piped())
@@ -122,6 +122,25 @@ impl Drop for Servers {
         let _ = self.polity.wait();
         let _ = Command::new(&self.oracle).arg("stop").arg(&self.folder).output();
     }
+}
+
+/// The workspace.
+pub fn root() -> Result<PathBuf, String> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?.to_owned())
+}
+
+/// Where things are built.
+pub fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// Builds Polity; gives the program.
+pub fn build(root: &Path) -> Result<PathBuf, String> {
+    crate::run(
+        Command::new("cargo").args(["build", "--release", "--package", "polity"]).current_dir(root),
+        "cargo build --release",
+    )?;
+    Ok(target(root).join("release/polity"))
 }
 
 /// A command's output, or what it said when it failed.
