@@ -67,6 +67,8 @@ pub struct Binder<'a> {
     names: RefCell<HashMap<String, usize>>,
     counter: Cell<usize>,
     views: Cell<usize>,
+    /// How many subqueries of expressions are around what is being bound
+    subqueries: Cell<usize>,
     /// Correlated subqueries become calls that run them row by row, because
     /// they could not be turned into joins
     pub(super) by_row: bool,
@@ -98,6 +100,7 @@ impl<'a> Binder<'a> {
             names: RefCell::default(),
             counter: Cell::new(0),
             views: Cell::new(0),
+            subqueries: Cell::new(0),
             by_row,
             correlated: Cell::new(false),
             moment: Cell::new(false),

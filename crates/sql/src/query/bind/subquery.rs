@@ -23,9 +23,22 @@ use crate::query::function::fold::{Fold, Kind};
 use crate::query::subplan::{self, Wanted};
 use crate::query::types;
 
+/// Subqueries of expressions within one another. The time to plan one doubles
+/// with each around it, in a computation that nothing interrupts.
+const MOST_SUBQUERIES: usize = 10;
+
 impl Binder<'_> {
     fn subquery(&self, level: &Level<'_>, query: &ast::Query) -> Result<BoundQuery> {
-        let bound = self.query(query, Some(level), level.ctes)?;
+        let around = self.subqueries.get();
+        if around >= MOST_SUBQUERIES {
+            return Err(Error::new(Condition::StatementTooComplex, "subqueries in expressions are nested too deeply")
+                .detail(format!("They may stand in one another {MOST_SUBQUERIES} deep."))
+                .hint("Name the inner ones in WITH, or join them in FROM: these may nest deeper."));
+        }
+        self.subqueries.set(around + 1);
+        let bound = self.query(query, Some(level), level.ctes);
+        self.subqueries.set(around);
+        let bound = bound?;
         if bound.plan.contains_outer_reference() || !bound.plan.all_out_ref_exprs().is_empty() {
             self.correlated.set(true);
         }
