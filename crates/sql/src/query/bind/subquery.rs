@@ -25,7 +25,7 @@ use crate::query::types;
 
 /// Subqueries of expressions within one another. The time to plan one doubles
 /// with each around it, in a computation that nothing interrupts.
-const MOST_SUBQUERIES: usize = 10;
+const MOST_SUBQUERIES: usize = 12;
 
 impl Binder<'_> {
     fn subquery(&self, level: &Level<'_>, query: &ast::Query) -> Result<BoundQuery> {
