@@ -40,6 +40,9 @@ pub enum Error {
     /// A certificate cannot be made or used.
     #[error("TLS: {0}")]
     Tls(String),
+    /// A running node cannot go on.
+    #[error("the node cannot go on: {0}. What was acknowledged is safe; mend the cause and start it again")]
+    Failed(String),
 }
 
 impl Error {
@@ -49,6 +52,7 @@ impl Error {
             Error::Store(error) => error.class(),
             Error::Raft(error) => error.class(),
             Error::Cluster(error) => error.class(),
+            Error::Failed(_) => Class::Resource,
             Error::File { .. } | Error::Listen { .. } | Error::Config(_) | Error::Tls(_) => Class::Input,
         }
     }

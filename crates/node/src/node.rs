@@ -119,6 +119,12 @@ impl Node {
         Ok((engine, stopping, doors))
     }
 
+    /// Waits until the node cannot go on, because its disk failed or is full, and gives
+    /// the reason. What it acknowledged is safe; until a restart it serves nothing.
+    pub async fn failed(&self) -> Error {
+        Error::Failed(self.foundation.group.failed().await)
+    }
+
     /// Stops in order: takes no more connections, ends those that are there, and
     /// makes everything durable. Nobody is waited for longer than a while.
     pub async fn stop(mut self) -> Result<(), Error> {

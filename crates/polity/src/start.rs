@@ -100,10 +100,16 @@ pub fn run(arguments: Arguments) -> Outcome {
             writeln!(out, "{}", serde_json::json!({ "nodes": [description::of(&node)] }))?;
             out.flush()?;
         }
-        stop::requested(until_input_ends).await?;
-        tracing::info!("stopping");
-        node.stop().await?;
-        Ok(())
+        tokio::select! {
+            requested = stop::requested(until_input_ends) => {
+                requested?;
+                tracing::info!("stopping");
+                node.stop().await?;
+                Ok(())
+            }
+            // A node that can only refuse is better gone: clients and supervisors notice.
+            failure = node.failed() => Err(failure.into()),
+        }
     })
 }
 

@@ -455,20 +455,27 @@ impl Group {
         });
     }
 
-    /// Closes the doors when openraft stops by itself, which it does when the log
-    /// or the state fails.
-    fn watch_for_failure(&self) {
+    /// Waits until this member has stopped by itself, which it does when the log or
+    /// the state fails, and gives the reason. Only a restart mends it.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
         let mut metrics = self.inner.raft.metrics();
-        let (proposer, weak) = (self.inner.proposer.clone(), Arc::downgrade(&self.inner));
-        tokio::spawn(async move {
-            let reason = loop {
+        async move {
+            loop {
                 if let Err(fatal) = &metrics.borrow_watched().running_state {
-                    break fatal.to_string();
+                    return fatal.to_string();
                 }
                 if metrics.changed().await.is_err() {
-                    break "its task ended".to_string();
+                    return "its task ended".to_string();
                 }
-            };
+            }
+        }
+    }
+
+    /// Closes the doors when openraft stops by itself.
+    fn watch_for_failure(&self) {
+        let (failed, proposer, weak) = (self.failed(), self.inner.proposer.clone(), Arc::downgrade(&self.inner));
+        tokio::spawn(async move {
+            let reason = failed.await;
             if let Some(inner) = weak.upgrade() {
                 inner.stopped.store(true, Ordering::Release);
             }

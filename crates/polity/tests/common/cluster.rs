@@ -15,14 +15,23 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     /// The SQL, http and link addresses each node was first given
     addresses: Vec<[String; 3]>,
+    /// A disk of so many MiB for the node of this number
+    small_disk: Option<(u64, u64)>,
 }
 
 impl Cluster {
     /// Starts a node in each of these regions, and waits until every one has a
     /// vote (an odd number of them).
     pub fn start(regions: &[&'static str]) -> Cluster {
+        Cluster::start_with(regions, None)
+    }
+
+    /// The same; the node of a number may get a disk of so many MiB, which only it sees
+    /// ([`can_have_small_disks`]).
+    pub fn start_with(regions: &[&'static str], small_disk: Option<(u64, u64)>) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder for the cluster");
-        let mut cluster = Cluster { nodes: Vec::new(), regions: regions.to_vec(), folder, addresses: Vec::new() };
+        let mut cluster =
+            Cluster { nodes: Vec::new(), regions: regions.to_vec(), folder, addresses: Vec::new(), small_disk };
         for at in 0..regions.len() {
             cluster.add(at, at as u64 + 1);
         }
@@ -52,6 +61,18 @@ impl Cluster {
         self.nodes[at] = Some(self.spawn(at, at as u64 + 1, &addresses, None));
     }
 
+    /// What the node at this place says when it is started on a folder that is not as
+    /// it left it.
+    pub fn refusal(&self, at: usize) -> String {
+        let number = at as u64 + 1;
+        let certificates = self.certificates().display().to_string();
+        let number_text = number.to_string();
+        let arguments = ["--node", &number_text, "--region", self.regions[at], "--certs", &certificates];
+        let [sql, http, link] = &self.addresses[at];
+        let arguments = arguments.into_iter().chain(["--sql", sql, "--http", http, "--link", link]);
+        Node::start_with(&self.data(number), arguments).err().expect("the node does not start")
+    }
+
     fn spawn(&self, at: usize, number: u64, addresses: &[String; 3], join: Option<&str>) -> Node {
         let [sql, http, link] = addresses;
         let number_text = number.to_string();
@@ -62,7 +83,15 @@ impl Cluster {
         if let Some(join) = join {
             arguments.extend(["--join", join]);
         }
-        Node::start_with(&self.data(number), arguments).unwrap_or_else(|why| panic!("node {number}: {why}"))
+        let data = self.data(number);
+        let node = match self.small_disk {
+            Some((small, mib)) if small == number => {
+                std::fs::create_dir_all(&data).expect("a folder for the disk");
+                Node::start_by(on_a_small_disk(&data, mib, env!("CARGO_BIN_EXE_polity")), &data, arguments)
+            }
+            _ => Node::start_with(&data, arguments),
+        };
+        node.unwrap_or_else(|why| panic!("node {number}: {why}"))
     }
 
     /// The data folder of a node, by its number.
@@ -82,6 +111,11 @@ impl Cluster {
     /// The node at this place, which is up.
     pub fn node(&self, at: usize) -> &Node {
         self.nodes[at].as_ref().expect("a node that is up")
+    }
+
+    /// Where SQL is spoken, one for each node that is up.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().flatten().map(|node| node.url.clone()).collect()
     }
 
     /// The places of the nodes that are up.
@@ -134,4 +168,20 @@ impl Cluster {
     pub fn file(&self, number: u64, name: &str) -> PathBuf {
         self.data(number).join(Path::new(name))
     }
+}
+
+/// A command that gives the program a file system of so many MiB at `folder`, which no
+/// other process sees.
+fn on_a_small_disk(folder: &Path, mib: u64, program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o size=$1m none \"$2\" && shift 2 && exec \"$@\"").arg("sh");
+    command.arg(mib.to_string()).arg(folder).arg(program);
+    command
+}
+
+/// Whether this machine lets a process have a small disk of its own.
+pub fn can_have_small_disks() -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    on_a_small_disk(folder.path(), 1, "true").output().is_ok_and(|output| output.status.success())
 }

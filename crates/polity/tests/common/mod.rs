@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 pub mod cluster;
+pub mod load;
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -38,7 +39,16 @@ impl Node {
 
     /// Starts a node with these arguments beside the usual ones.
     pub fn start_with<A: AsRef<OsStr>>(data: &Path, arguments: impl IntoIterator<Item = A>) -> Result<Node, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_polity"))
+        Node::start_by(Command::new(env!("CARGO_BIN_EXE_polity")), data, arguments)
+    }
+
+    /// The same with a command that becomes the program.
+    pub fn start_by<A: AsRef<OsStr>>(
+        mut command: Command,
+        data: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Node, String> {
+        let mut child = command
             .args(["start", "--dev", "--json", "--until-input-ends"])
             .arg("--data")
             .arg(data)
