@@ -100,7 +100,7 @@ pub(super) fn default(ctx: &Context<'_>, column: &str, r#type: &Type, expr: &Exp
         return Err(Error::new(Condition::FeatureNotSupported, "cannot use column reference in DEFAULT expression"));
     }
     if let Some(sequence) = nextval_of(expr) {
-        sequence_named(ctx.catalog, &sequence)?;
+        let sequence = sequence_named(ctx.catalog, &sequence)?;
         if !r#type.is_number() {
             return Err(Error::new(
                 Condition::DatatypeMismatch,
@@ -108,7 +108,7 @@ pub(super) fn default(ctx: &Context<'_>, column: &str, r#type: &Type, expr: &Exp
             )
             .hint("You will need to rewrite or cast the expression."));
         }
-        return Ok(expr.to_string());
+        return Ok(nextval(&sequence.name));
     }
     Scalar::compile(&PlanInput::of(ctx), &[], expr, Some(r#type), &[])?;
     Ok(expr.to_string())

@@ -2,9 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Value as Literal, visit_expressions_mut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Value as Literal, visit_expressions_mut};
 use polity_base::key::Direction;
 use polity_base::{ColumnId, TableId, Type};
 
@@ -30,6 +28,9 @@ pub(super) fn columns_of_check(table: &Table, check: &Check) -> Vec<ColumnId> {
 /// say their type. `whole`: the type of the column it is a default of.
 pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>) -> String {
     let Ok(mut expr) = expression::parse(written) else { return written.to_owned() };
+    if let Some(sequence) = expression::nextval_of(&expr) {
+        return format!("nextval({}::regclass)", name::literal(&sequence));
+    }
     let is_string = |e: &Expr| matches!(e, Expr::Value(v) if matches!(v.value, Literal::SingleQuotedString(_)));
     if let Some(r#type) = whole
         && is_string(&expr)
@@ -47,26 +48,14 @@ pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>) -> Strin
         _ => None,
     };
     let _ = visit_expressions_mut(&mut expr, |e| {
-        match e {
-            Expr::BinaryOp { left, right, .. } => match (column(left), column(right)) {
+        if let Expr::BinaryOp { left, right, .. } = e {
+            match (column(left), column(right)) {
                 // Texts of a limited length are compared as text, which says nothing here.
                 (Some(Type::Varchar(_) | Type::Char(_)), _) | (_, Some(Type::Varchar(_) | Type::Char(_))) => {}
                 (Some(t), None) => typed(right, &constant_type(&t)),
                 (None, Some(t)) => typed(left, &constant_type(&t)),
                 _ => {}
-            },
-            Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
-                if name.to_string().eq_ignore_ascii_case("nextval") =>
-            {
-                for arg in &mut list.args {
-                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = arg
-                        && is_string(e)
-                    {
-                        *e = Expr::Identifier(Ident::new(format!("{e}::regclass")));
-                    }
-                }
             }
-            _ => {}
         }
         ControlFlow::<()>::Continue(())
     });
