@@ -182,8 +182,9 @@ pub(crate) struct Link {
     to: NodeId,
 }
 
-/// How long entries may take to be stored,
-const APPEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long entries may take to be stored: a lost call holds up all that follow it to
+/// that peer for as long,
+const APPEND_PATIENCE: Duration = Duration::from_secs(3);
 /// and how long a vote.
 const VOTE_PATIENCE: Duration = Duration::from_secs(2);
 
