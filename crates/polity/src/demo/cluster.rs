@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::Progress;
 use crate::admin::{Admin, AdminArguments};
@@ -39,6 +39,9 @@ struct Addresses {
 /// One node process.
 struct Member {
     child: Child,
+    /// Its end is the node's signal to stop. Not left to the child, which closes it
+    /// when it is waited for
+    input: Option<ChildStdin>,
     ready: serde_json::Value,
 }
 
@@ -130,8 +133,7 @@ impl Cluster {
     /// Ends the nodes in order; kills what does not end.
     pub async fn stop(mut self) {
         for member in &mut self.members {
-            // The end of its input is its signal.
-            drop(member.child.stdin.take());
+            drop(member.input.take());
         }
         for member in &mut self.members {
             if tokio::time::timeout(STOP_PATIENCE, member.child.wait()).await.is_err() {
@@ -212,5 +214,5 @@ async fn ready(mut child: Child, at: usize) -> Result<Member, Failure> {
     let read = tokio::time::timeout(PATIENCE, BufReader::new(out).read_line(&mut line)).await;
     read.map_err(|_| format!("node {} was not ready in {} s", at + 1, PATIENCE.as_secs()))??;
     let all: serde_json::Value = serde_json::from_str(&line).map_err(|_| format!("node {} did not start", at + 1))?;
-    Ok(Member { child, ready: all["nodes"][0].clone() })
+    Ok(Member { input: child.stdin.take(), child, ready: all["nodes"][0].clone() })
 }

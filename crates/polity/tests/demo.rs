@@ -1,0 +1,83 @@
+//! `polity demo`, as a newcomer would try it.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{answer, connect};
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// A demo that is asked to stop, if nobody did it.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.signal("TERM");
+        let _ = self.0.wait();
+    }
+}
+
+impl Demo {
+    fn signal(&self, name: &str) {
+        let _ = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_shows_a_partition_and_leaves_nothing_behind() {
+    let program = env!("CARGO_BIN_EXE_polity");
+    let demo = Command::new(program).args(["demo", "--json"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut demo = Demo(demo);
+    let mut line = String::new();
+    BufReader::new(demo.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let ready: Value = serde_json::from_str(&line).expect("one line of JSON");
+    let nodes = ready["nodes"].as_array().expect("nodes");
+    let in_region = |region: &str| nodes.iter().filter(|node| node["region"] == region).count();
+    assert_eq!((in_region("europe"), in_region("asia"), in_region("america")), (2, 2, 1), "{ready}");
+    let of = |region: &str, field: &str| {
+        let node = nodes.iter().find(|node| node["region"] == region).expect("a node there");
+        node[field].as_str().expect("a text").to_owned()
+    };
+    let admin: Vec<&str> = ready["admin"].as_array().expect("arguments").iter().filter_map(Value::as_str).collect();
+    let fault = |arguments: &[&str]| {
+        let output = Command::new(program).arg("fault").args(&admin).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+
+    let europe = connect(&of("europe", "sql")).await.expect("europe answers");
+    let asia = connect(&of("asia", "sql")).await.expect("asia answers");
+    let some = "SELECT count(*) > 100 FROM order_lines JOIN products ON products.id = order_lines.product";
+    for client in [&europe, &asia] {
+        assert_eq!(answer(client, some).await, "(t)");
+    }
+
+    fault(&["cut", "asia", "europe"]);
+    fault(&["cut", "asia", "america"]);
+    let add = "INSERT INTO orders (customer, region) VALUES (1, 'europe')";
+    let begun = Instant::now();
+    loop {
+        // The leader may have been in asia.
+        match answer(&europe, add).await.as_str() {
+            "PL001" | "40003" => assert!(begun.elapsed() < Duration::from_secs(30), "europe does not go on"),
+            said => break assert_eq!(said, "ok 1"),
+        }
+    }
+    assert_eq!(answer(&asia, add).await, "PL001");
+    let stale = "SELECT count(*) > 100 FROM order_lines AS OF SYSTEM TIME follower_read_timestamp()";
+    assert_eq!(answer(&asia, stale).await, "(t)");
+    fault(&["heal"]);
+    let begun = Instant::now();
+    while answer(&asia, some).await != "(t)" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "asia does not go on");
+    }
+
+    let data = of("europe", "data");
+    let folder = std::path::Path::new(&data).parent().expect("the demo's folder");
+    assert!(folder.exists());
+    demo.signal("INT");
+    assert!(demo.0.wait().expect("it ends").success());
+    assert!(!folder.exists(), "{} is left behind", folder.display());
+}
