@@ -503,9 +503,11 @@ fn config(id: RangeId, options: &GroupOptions) -> Result<Config, String> {
     let config = Config {
         cluster_name: id.to_string(),
         heartbeat_interval: heartbeat,
-        // Two heartbeats in a row may be lost, and a third come late.
-        election_timeout_min: heartbeat * 13 / 5,
-        election_timeout_max: heartbeat * 18 / 5,
+        // A member campaigns after the lease (which is the longest timeout) and its own
+        // timeout: between 4.8 and 6 heartbeats after the last one it saw. So a leader is
+        // replaced within 1.5 s by default, and four heartbeats in a row may be lost.
+        election_timeout_min: heartbeat * 9 / 5,
+        election_timeout_max: heartbeat * 3,
         // A restarted leader campaigns again: its first entry in the new term is what
         // the read barrier recognises that all earlier ones are applied by.
         enable_leader_restore: Some(false),
