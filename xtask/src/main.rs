@@ -6,9 +6,11 @@
 //! | `fix`    | formats, and applies what clippy can mend                     |
 //! | `floors` | checks that crates import only floors below them              |
 //! | `bench`  | measures Polity beside PostgreSQL on this machine             |
+//! | `sim`    | simulates whole clusters on fresh seeds, or plants bugs       |
 
 mod bench;
 mod floors;
+mod sim;
 
 use std::process::{Command, ExitCode};
 
@@ -19,7 +21,8 @@ fn main() -> ExitCode {
         Some("fix") if arguments.len() == 1 => fix(),
         Some("floors") if arguments.len() == 1 => floors::check(),
         Some("bench") => bench::run(&arguments[1..]),
-        _ => Err("usage: cargo xtask verify | fix | floors | bench [--help]".to_owned()),
+        Some("sim") => sim::run(&arguments[1..]),
+        _ => Err("usage: cargo xtask verify | fix | floors | bench [--help] | sim [--help]".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,12 +17,14 @@
 //! | [`row`]     | compact encoding of a row                                   |
 //! | [`batch`]   | the effect of one transaction: what is replicated           |
 //! | [`class`]   | what a caller should do about an error                      |
+//! | [`planted`] | bugs planted on purpose, for simulation to catch            |
 
 pub mod batch;
 pub mod class;
 pub mod decimal;
 pub mod ids;
 pub mod key;
+pub mod planted;
 pub mod row;
 pub mod seams;
 pub mod text;

@@ -67,8 +67,15 @@ async fn start(folder: &Path, authority: &Authority, node: u64) -> Result<Links,
     made.write(&certificates.certificate, &certificates.private_key)?;
     let seams = Seams { clock: Arc::new(OneTime), entropy: Arc::new(Counting::default()) };
     let listen = ([127, 0, 0, 1], 0).into();
-    let config =
-        LinksConfig { cluster: CLUSTER, node: NodeId(node), listen, certificates, seams, limits: Limits::default() };
+    let config = LinksConfig {
+        cluster: CLUSTER,
+        node: NodeId(node),
+        listen,
+        certificates,
+        seams,
+        limits: Limits::default(),
+        transport: polity_cluster::links::carrier::Transport::Tls,
+    };
     Links::start(config).await
 }
 

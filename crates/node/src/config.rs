@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use polity_base::NodeId;
 use polity_base::seams::Seams;
+use polity_cluster::links::carrier::Transport;
 use polity_store::disk::Disk;
+use polity_store::log::LogOptions;
 
 use crate::clock;
 
@@ -115,6 +117,10 @@ pub struct Limits {
     pub checkpoint_interval: Duration,
     /// How many bytes of log the rows may stay behind on disk
     pub checkpoint_bytes: u64,
+    /// From how many bytes on a file of the log gets a successor
+    pub log_segment_bytes: u64,
+    /// Applied entries that stay in the log for members that lag behind a little
+    pub kept_entries: u64,
 }
 
 impl Default for Limits {
@@ -129,6 +135,8 @@ impl Default for Limits {
             retention: Duration::from_secs(600),
             checkpoint_interval: Duration::from_secs(30),
             checkpoint_bytes: 128 << 20,
+            log_segment_bytes: LogOptions::default().segment_bytes,
+            kept_entries: 10_000,
         }
     }
 }
@@ -159,6 +167,9 @@ pub struct World {
     pub seams: Seams,
     /// The data folder
     pub disk: Arc<dyn Disk>,
+    /// What carries links. Only code that stands above this crate can say anything
+    /// but TLS here: no file, flag or variable does.
+    pub transport: Transport,
 }
 
 impl NodeConfig {

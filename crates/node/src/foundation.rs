@@ -8,6 +8,7 @@ use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
 use polity_base::{IndexId, RangeId, Timestamp};
 use polity_cluster::certificates::Files;
+use polity_cluster::links::carrier::Transport;
 use polity_cluster::links::{Limits as LinkLimits, Links, LinksConfig, Service};
 use polity_cluster::raft_links::{RaftAnswers, RaftLinks};
 use polity_raft::{Checkpointer, Group, GroupOptions, Peer};
@@ -35,8 +36,6 @@ use crate::tasks;
 const EVERYTHING: RangeId = RangeId(1);
 /// The index whose rows are the catalog.
 const CATALOG: IndexId = IndexId(1);
-/// Applied entries that stay in the log for members that lag behind a little.
-const KEPT_ENTRIES: u64 = 10_000;
 /// The folder in the data folder where development mode keeps the master key,
 const DEVELOPMENT: &str = "dev";
 /// and its file there.
@@ -65,7 +64,7 @@ impl Foundation {
     /// Takes the data folder and brings everything in it up. A node that joins has
     /// its own copy of the catalog when this returns.
     pub async fn lay(config: &NodeConfig) -> Result<Foundation, Error> {
-        let World { seams, disk } = world(config)?;
+        let World { seams, disk, transport } = world(config)?;
         let folder = disk::lock(&*disk)?;
         let papers = Papers::find(config)?;
         let identity = Identity::open(&*disk, &*seams.entropy, papers.claim(config)?)?;
@@ -76,7 +75,7 @@ impl Foundation {
 
         let limits = &config.limits;
         let spill = SpillFolder::open(disk.clone(), &*seams.entropy, limits.spill_bytes)?;
-        let options = LogOptions { cache_bytes: limits.log_cache_bytes, ..LogOptions::default() };
+        let options = LogOptions { cache_bytes: limits.log_cache_bytes, segment_bytes: limits.log_segment_bytes };
         let (log, _) = Log::open(disk.clone(), &keys, seams.entropy.clone(), options).await?;
         let options = StateOptions {
             cache_bytes: limits.row_cache_bytes,
@@ -91,12 +90,12 @@ impl Foundation {
         tasks::mark_clock(&log, &clock).await?;
 
         let links = match &config.link {
-            Some(link) => Some((link, links(link, &identity, &files, &seams).await?)),
+            Some(link) => Some((link, links(link, &identity, &files, &seams, transport).await?)),
             None => None,
         };
         let own = peer(config, links.as_ref())?;
         let mut options =
-            GroupOptions { join: !identity.founder, keep_entries: KEPT_ENTRIES, ..GroupOptions::default() };
+            GroupOptions { join: !identity.founder, keep_entries: limits.kept_entries, ..GroupOptions::default() };
         if identity.founder {
             options.founders = BTreeMap::from([(identity.node, own.clone())]);
         }
@@ -165,7 +164,7 @@ impl Foundation {
             database: self.database.clone(),
             state: self.state.clone(),
         }));
-        let client = Client::of_node(links.credentials(), self.seams.clock.clone());
+        let client = Client::of_node(links.credentials(), self.seams.clock.clone(), links.transport());
         self.tasks.spawn(upkeep::run(cluster.clone(), self.stop.subscribe()));
         let (node, seeds) = (self.identity.node, link.join.clone());
         if !self.is_new()? {
@@ -214,6 +213,7 @@ impl Foundation {
         }
         self.group.shutdown().await;
         if let Some(cluster) = self.cluster.take() {
+            cluster.membership.leave().await;
             cluster.links.stop().await;
         }
         let checkpoints =
@@ -231,10 +231,16 @@ fn world(config: &NodeConfig) -> Result<World, Error> {
     let disk = RealDisk::open(&config.data).map_err(|e| Error::file(config.data.display(), e))?;
     let clock = Arc::new(SystemClock::new(config.clock_error));
     let seams = Seams { clock, entropy: Arc::new(SystemEntropy::default()) };
-    Ok(World { seams, disk: Arc::new(disk) as Arc<dyn Disk> })
+    Ok(World { seams, disk: Arc::new(disk) as Arc<dyn Disk>, transport: Transport::Tls })
 }
 
-async fn links(link: &LinkConfig, identity: &Identity, files: &Files, seams: &Seams) -> Result<Links, Error> {
+async fn links(
+    link: &LinkConfig,
+    identity: &Identity,
+    files: &Files,
+    seams: &Seams,
+    transport: Transport,
+) -> Result<Links, Error> {
     let config = LinksConfig {
         cluster: identity.cluster,
         node: identity.node,
@@ -242,6 +248,7 @@ async fn links(link: &LinkConfig, identity: &Identity, files: &Files, seams: &Se
         certificates: files.clone(),
         seams: seams.clone(),
         limits: LinkLimits::default(),
+        transport,
     };
     Ok(Links::start(config).await?)
 }
@@ -405,7 +412,7 @@ mod tests {
         for round in 0..5 {
             let clock = SetClock(AtomicU64::new(1_800_000_000_000_000_000 - round * 3_600_000_000_000));
             let seams = Seams { clock: Arc::new(clock), entropy: Arc::new(SystemEntropy::default()) };
-            let world = World { seams, disk: Arc::new(disk.clone()) };
+            let world = World { seams, disk: Arc::new(disk.clone()), transport: Transport::Tls };
             let node = Foundation::lay(&NodeConfig { world: Some(world), ..config(folder.path()) }).await.unwrap();
             assert!(node.clock.now() > last, "round {round}");
             let committed = put(&node, 1, "v").await;

@@ -37,7 +37,9 @@ pub mod entropy;
 pub mod error;
 mod foundation;
 pub mod identity;
+mod inner;
 mod link_metrics;
+mod load;
 mod metrics;
 mod node;
 mod tasks;
@@ -47,4 +49,5 @@ mod wire;
 
 pub use config::{KeySource, Limits, LinkConfig, NodeConfig, Security, World};
 pub use error::Error;
+pub use inner::Core;
 pub use node::Node;

@@ -10,39 +10,29 @@ use polity_base::NodeId;
 use polity_doors::http::{self, DoorMetrics, Health};
 use polity_doors::pg::{self, DoorOptions};
 use polity_raft::Group;
-use polity_sql::session::{Engine, EngineOptions};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::certificates;
 use crate::config::{NodeConfig, Security};
 use crate::error::Error;
-use crate::foundation::Foundation;
+use crate::inner::{CLOSING, Core};
 use crate::link_metrics::LinkFigures;
+use crate::load;
 use crate::metrics::Figures;
-use crate::tasks;
 
-/// The name of the one database, of its first role, and in development of that
-/// role's password.
-const USUAL_NAME: &str = "polity";
 /// How long a client may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long each step of an orderly stop may take. Connections have less.
-const CLOSING: Duration = Duration::from_secs(8);
-
 /// One node, running.
 pub struct Node {
-    pub(crate) foundation: Foundation,
-    engine: Arc<Engine>,
+    pub(crate) core: Core,
     sql: SocketAddr,
     http: SocketAddr,
     data: PathBuf,
     region: String,
     zone: String,
-    stopping: watch::Sender<bool>,
     doors: JoinSet<()>,
 }
 
@@ -58,21 +48,19 @@ impl Node {
         let sql = listen(config.sql, "PostgreSQL clients").await?;
         let http = listen(config.http, "health and metrics").await?;
         let (sql_address, http_address) = (address(&sql, config.sql), address(&http, config.http));
-        let foundation = Foundation::lay(&config).await?;
-        match Node::raise(&config, &foundation, sql, http).await {
-            Ok((engine, stopping, doors)) => Ok(Node {
-                foundation,
-                engine,
+        let core = Core::start(&config).await?;
+        match open_doors(&config, &core, sql, http) {
+            Ok(doors) => Ok(Node {
+                core,
                 sql: sql_address,
                 http: http_address,
                 data: config.data,
                 region: config.region,
                 zone: config.zone,
-                stopping,
                 doors,
             }),
             Err(error) => {
-                if let Err(second) = foundation.clear().await {
+                if let Err(second) = core.stop().await {
                     tracing::warn!(error = %second, "the node did not stop in order");
                 }
                 Err(error)
@@ -80,55 +68,16 @@ impl Node {
         }
     }
 
-    /// The upper half: the engine, and the doors to it.
-    async fn raise(
-        config: &NodeConfig,
-        foundation: &Foundation,
-        sql: TcpListener,
-        http: TcpListener,
-    ) -> Result<(Arc<Engine>, watch::Sender<bool>, JoinSet<()>), Error> {
-        let tls = certificates::server(&foundation.files.certificate, &foundation.files.private_key)?;
-        let options = EngineOptions {
-            database: USUAL_NAME.to_owned(),
-            role: USUAL_NAME.to_owned(),
-            password: first_password(config, foundation)?,
-            query_memory: config.limits.query_memory_bytes,
-            spill: foundation.spill.clone(),
-        };
-        let (database, seams, clock) = (&foundation.database, &foundation.seams, &foundation.clock);
-        let engine = Engine::open(database.clone(), seams.clone(), clock.clone(), options).await;
-        let engine = engine.map_err(|e| Error::Config(format!("the catalog cannot be opened: {e}")))?;
-
-        let mut registry = Registry::with_prefix("polity");
-        let counted = DoorMetrics::register(&mut registry);
-        let (group, log, state) = (foundation.group.clone(), foundation.log.clone(), foundation.state.clone());
-        registry.register_collector(Box::new(Figures { group: group.clone(), log, state }));
-        if let Some(cluster) = &foundation.cluster {
-            registry.register_collector(Box::new(LinkFigures(cluster.links.clone())));
-        }
-
-        let (stopping, stop) = watch::channel(false);
-        let options =
-            DoorOptions { tls: Some(tls), most_connections: config.limits.connections, login_timeout: LOGIN_TIMEOUT };
-        let mut doors = JoinSet::new();
-        doors.spawn(pg::serve(sql, engine.clone(), options, counted, stop.clone()));
-        let retention = config.limits.retention;
-        doors.spawn(tasks::clear_dropped(engine.clone(), group.clone(), retention, stop.clone()));
-        let health = health(foundation.identity.node, config.region.clone(), group);
-        doors.spawn(http::serve(http, Arc::new(Mutex::new(registry)), health, stop));
-        Ok((engine, stopping, doors))
-    }
-
     /// Waits until the node cannot go on, because its disk failed or is full, and gives
     /// the reason. What it acknowledged is safe; until a restart it serves nothing.
     pub async fn failed(&self) -> Error {
-        Error::Failed(self.foundation.group.failed().await)
+        Error::Failed(self.core.group().failed().await)
     }
 
     /// Stops in order: takes no more connections, ends those that are there, and
     /// makes everything durable. Nobody is waited for longer than a while.
     pub async fn stop(mut self) -> Result<(), Error> {
-        self.stopping.send_replace(true);
+        self.core.announce_stop();
         let closing = async {
             while let Some(ended) = self.doors.join_next().await {
                 if let Err(error) = ended {
@@ -139,18 +88,12 @@ impl Node {
         if tokio::time::timeout(CLOSING, closing).await.is_err() {
             self.doors.shutdown().await;
         }
-        // Without it, the sequences skip a few numbers.
-        match tokio::time::timeout(CLOSING, self.engine.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(%error, "reserved sequence numbers were not given back"),
-            Err(_) => tracing::info!("reserved sequence numbers were not given back in time"),
-        }
-        self.foundation.clear().await
+        self.core.stop().await
     }
 
     /// The node's number in its cluster.
     pub fn id(&self) -> NodeId {
-        self.foundation.identity.node
+        self.core.id()
     }
 
     /// The region it stands in.
@@ -165,7 +108,7 @@ impl Node {
 
     /// Where other nodes and administrators connect; none if it has no links.
     pub fn link_address(&self) -> Option<&str> {
-        self.foundation.cluster.as_ref().map(|cluster| cluster.own.address.as_str())
+        self.core.foundation.cluster.as_ref().map(|cluster| cluster.own.address.as_str())
     }
 
     /// Where PostgreSQL clients connect.
@@ -203,17 +146,27 @@ fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-/// The password of the first role; it matters to a cluster without a catalog only.
-fn first_password(config: &NodeConfig, foundation: &Foundation) -> Result<String, Error> {
-    match &config.security {
-        Security::Development { .. } => Ok(USUAL_NAME.to_owned()),
-        Security::Production { initial_password: Some(password), .. } => Ok(password.clone()),
-        Security::Production { initial_password: None, .. } if foundation.is_new()? => Err(Error::Config(format!(
-            "the data folder is new, so user {USUAL_NAME} needs a password: in a file (--password-file) or in \
-             POLITY_INITIAL_PASSWORD"
-        ))),
-        Security::Production { initial_password: None, .. } => Ok(String::new()),
+/// The doors to a node's engine.
+fn open_doors(config: &NodeConfig, core: &Core, sql: TcpListener, http: TcpListener) -> Result<JoinSet<()>, Error> {
+    let foundation = &core.foundation;
+    let tls = certificates::server(&foundation.files.certificate, &foundation.files.private_key)?;
+    let mut registry = Registry::with_prefix("polity");
+    let counted = DoorMetrics::register(&mut registry);
+    let (group, log, state) = (foundation.group.clone(), foundation.log.clone(), foundation.state.clone());
+    registry.register_collector(Box::new(Figures { group: group.clone(), log, state }));
+    if let Some(cluster) = &foundation.cluster {
+        registry.register_collector(Box::new(LinkFigures(cluster.links.clone())));
     }
+    let options =
+        DoorOptions { tls: Some(tls), most_connections: config.limits.connections, login_timeout: LOGIN_TIMEOUT };
+    let mut doors = JoinSet::new();
+    doors.spawn(pg::serve(sql, core.engine.clone(), options, counted.clone(), core.stopping()));
+    let health = health(foundation.identity.node, config.region.clone(), group);
+    doors.spawn(http::serve(http, Arc::new(Mutex::new(registry)), health, core.stopping()));
+    if let Some(cluster) = &foundation.cluster {
+        doors.spawn(load::tell(cluster.membership.clone(), counted, core.stopping()));
+    }
+    Ok(doors)
 }
 
 fn health(node: NodeId, region: String, group: Group) -> Health {

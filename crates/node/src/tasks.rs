@@ -75,7 +75,7 @@ pub async fn collect_garbage(state: Arc<State>, mut stop: watch::Receiver<bool>)
     while pause(COLLECT_EVERY, &mut stop).await {
         loop {
             let rows = state.clone();
-            let swept = tokio::task::spawn_blocking(move || rows.collect(Timestamp::MAX, COLLECT_AT_ONCE)).await;
+            let swept = polity_store::blocking(move || rows.collect(Timestamp::MAX, COLLECT_AT_ONCE)).await;
             match swept {
                 Ok(Ok(swept)) if swept.more && !*stop.borrow() => {}
                 Ok(Ok(_)) => break,

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
 use crate::{KeySource, Node, NodeConfig, Security, World};
+use polity_cluster::links::carrier::Transport;
 
 fn config(data: &Path) -> NodeConfig {
     let mut config = NodeConfig::new(data.to_owned(), Security::Development { certificates: None });
@@ -198,14 +199,14 @@ async fn on(folder: &Path, disk: &MemoryDisk) -> Result<Node, crate::Error> {
     config.limits.retention = Duration::from_millis(200);
     let seams =
         Seams { clock: Arc::new(SystemClock::new(Duration::ZERO)), entropy: Arc::new(SystemEntropy::default()) };
-    config.world = Some(World { seams, disk: Arc::new(disk.clone()) });
+    config.world = Some(World { seams, disk: Arc::new(disk.clone()), transport: Transport::Tls });
     Node::start(config).await
 }
 
 /// How many keys there are besides the catalog's.
 fn keys(node: &Node) -> usize {
     let span = Span { start: Key::from(16384u32.to_be_bytes().to_vec()), end: Key::from(vec![0xFF; 5]) };
-    let snapshot = node.foundation.state.snapshot().unwrap();
+    let snapshot = node.core.foundation.state.snapshot().unwrap();
     let mut scan = snapshot.scan(&span, Timestamp::MAX).unwrap();
     let mut count = 0;
     while scan.next().unwrap().is_some() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use polity_base::NodeId;
-use polity_node::admin::{NodeFacts, Request};
+use polity_node::admin::{Liveness, NodeFacts, Request};
 
 use crate::Outcome;
 use crate::admin::{Admin, AdminArguments};
@@ -144,10 +144,19 @@ fn role(node: &NodeFacts) -> &'static str {
     }
 }
 
+fn liveness(node: &NodeFacts) -> Option<&'static str> {
+    node.liveness.map(|liveness| match liveness {
+        Liveness::Alive => "alive",
+        Liveness::Suspect => "suspect",
+        Liveness::Down => "down",
+    })
+}
+
 fn table(nodes: &[NodeFacts]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["node", "region", "zone", "address", "role", "state", "for", "entries behind"]);
+    let header = ["node", "region", "zone", "address", "role", "state", "for", "gossip", "sessions", "busy", "behind"];
+    table.set_header(header);
     for node in nodes {
         let state = if node.reachable { "up" } else { "unreachable" };
         let state = if node.draining { format!("{state}, draining") } else { state.to_owned() };
@@ -159,6 +168,9 @@ fn table(nodes: &[NodeFacts]) -> Table {
             role(node).to_owned(),
             state,
             node.since.map_or_else(|| "?".to_owned(), span),
+            liveness(node).unwrap_or("?").to_owned(),
+            node.load.map_or_else(|| "?".to_owned(), |load| load.sessions.to_string()),
+            node.load.map_or_else(|| "?".to_owned(), |load| format!("{} %", load.busy_permille.div_ceil(10))),
             node.behind.map_or_else(|| "?".to_owned(), |n| n.to_string()),
         ]);
     }
@@ -176,6 +188,9 @@ fn object(node: &NodeFacts) -> serde_json::Value {
         "reachable": node.reachable,
         "since_seconds": node.since.map(|s| s.as_secs_f64()),
         "entries_behind": node.behind,
+        "gossip": liveness(node),
+        "sessions": node.load.map(|load| load.sessions),
+        "busy_permille": node.load.map(|load| load.busy_permille),
     })
 }
 

@@ -122,6 +122,9 @@ async fn a_node_that_lost_its_folder_is_replaced_by_a_new_one() {
     cluster.kill(lost);
     std::fs::remove_dir_all(cluster.data(lost as u64 + 1)).unwrap();
     load.more(100).await;
+    // Gossip gives it up, and knows of the others how many clients they have.
+    cluster.wait_for(|nodes| nodes.iter().all(|n| (n["gossip"] == "down") == (n["id"] == lost as u64 + 1)));
+    cluster.wait_for(|nodes| nodes.iter().filter(|n| n["sessions"].as_u64() > Some(0)).count() >= 2);
 
     let number = (lost + 1).to_string();
     cluster.admin(&["node", "remove", &number]).unwrap();

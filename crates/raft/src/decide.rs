@@ -19,6 +19,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
+use polity_base::planted::{Bug, planted};
 use polity_base::{Batch, NodeId, Timestamp};
 use polity_store::state::BatchOutcome;
 use tokio::sync::oneshot;
@@ -97,6 +98,12 @@ impl Group {
             match tried {
                 Ok(outcome) => return self.until_applied(outcome).await,
                 Err(Error::NotLeader { .. } | Error::NoQuorum { .. }) => {}
+                Err(Error::OutcomeUnknown { .. }) if planted(Bug::ReportUnknownAsFailed) => {
+                    return Ok(BatchOutcome::TooOld);
+                }
+                Err(Error::OutcomeUnknown { .. }) if planted(Bug::ReportUnknownAsDone) => {
+                    return Ok(BatchOutcome::Committed(self.applied()));
+                }
                 Err(Error::OutcomeUnknown { reason, .. }) => {
                     if doubt.is_none() {
                         deadline += self.inner.refuse_after * (DOUBT - 1);
@@ -252,6 +259,9 @@ impl Group {
             Ok(Response::Barrier(Err(declined))) => return Err(self.declined(declined)),
             Ok(_) | Err(_) => return Err(self.not_leader()),
         };
+        if planted(Bug::SkipWaitForApplied) {
+            return Ok(at);
+        }
         let mut commits = self.inner.shared.state.observe_commits();
         match timeout(left, commits.wait_for(|now| *now >= at)).await {
             Ok(Ok(_)) => Ok(at),

@@ -9,8 +9,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, LinearizableReadError, RaftError};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::vote::RaftLeaderId;
-use openraft::{Config, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Config, Instant as _, LogIdOptionExt, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
+use polity_base::planted::{Bug, planted};
 use polity_base::time::HybridClock;
 use polity_base::{NodeId, RangeId, Timestamp};
 use polity_store::log::Log;
@@ -113,6 +114,8 @@ pub struct GroupStatus {
     pub voters: Vec<NodeId>,
     /// All members, by number
     pub members: Vec<MemberStatus>,
+    /// How long ago a majority last answered this member as its leader
+    pub heard: Option<Duration>,
     /// Why the member stopped, if it did
     pub failure: Option<String>,
 }
@@ -265,7 +268,8 @@ impl Group {
         if inner.stopped.load(Ordering::Acquire) {
             return Err(self.is_stopped());
         }
-        if self.leads_alone_and_is_current() {
+        let unconfirmed = planted(Bug::SkipLeaderConfirmation);
+        if unconfirmed || self.leads_alone_and_is_current() {
             add(&inner.shared.metrics.barriers, 1);
             return Ok(inner.shared.progress.commit());
         }
@@ -285,6 +289,9 @@ impl Group {
     pub(crate) async fn slow_barrier(&self) -> Result<Timestamp, Error> {
         let inner = &self.inner;
         add(&inner.shared.metrics.slow_barriers, 1);
+        if planted(Bug::ReadAfterLease) && inner.server.borrow_watched().state == ServerState::Leader {
+            return Ok(inner.shared.progress.commit());
+        }
         let asked = match inner.raft.get_read_linearizer(ReadPolicy::LeaseRead).await {
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await
@@ -373,6 +380,11 @@ impl Group {
         }
     }
 
+    /// For how long a leader that a majority has answered may answer reads alone.
+    pub fn lease(&self) -> Duration {
+        self.inner.lease
+    }
+
     /// The range this is a member of.
     pub fn id(&self) -> RangeId {
         self.inner.id
@@ -411,8 +423,13 @@ impl Group {
             purged_index: now.purged.next_index(),
             members,
             voters,
-            failure: now.running_state.as_ref().err().map(|e| e.to_string()),
+            heard: now.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+            failure: now.running_state.as_ref().err().map(|e| e.to_string()).or_else(|| self.failure_of_rows()),
         }
+    }
+
+    fn failure_of_rows(&self) -> Option<String> {
+        self.inner.shared.state.observe_failure().borrow().as_ref().map(ToString::to_string)
     }
 
     fn failure(&self) -> Option<String> {
@@ -455,16 +472,24 @@ impl Group {
         });
     }
 
-    /// Waits until this member has stopped by itself, which it does when the log or
-    /// the state fails, and gives the reason. Only a restart mends it.
+    /// Waits until this member cannot go on, because the log or the state failed, and
+    /// gives the reason. Only a restart mends it.
     pub fn failed(&self) -> impl Future<Output = String> + use<> {
-        let mut metrics = self.inner.raft.metrics();
+        let (mut metrics, mut rows) = (self.inner.raft.metrics(), self.inner.shared.state.observe_failure());
         async move {
             loop {
                 if let Err(fatal) = &metrics.borrow_watched().running_state {
                     return fatal.to_string();
                 }
-                if metrics.changed().await.is_err() {
+                // Who applies nothing meets it never: a checkpoint did, or rows of others.
+                if let Some(error) = &*rows.borrow_and_update() {
+                    return error.to_string();
+                }
+                let ended = tokio::select! {
+                    changed = metrics.changed() => changed.is_err(),
+                    changed = rows.changed() => changed.is_err(),
+                };
+                if ended {
                     return "its task ended".to_string();
                 }
             }

@@ -33,6 +33,7 @@ use openraft::type_config::alias::EntryOf;
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use polity_base::RangeId;
+use polity_base::planted::{Bug, planted};
 use polity_store::log::{Log, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,6 +103,9 @@ impl LogStore {
     /// The group's part of `log`, as recovery left it.
     pub fn open(group: RangeId, log: Log, metrics: Arc<GroupMetrics>) -> io::Result<LogStore> {
         let store = LogStore { group, log, tail: Arc::default(), metrics };
+        if let (Some((last, _)), true) = (store.log.last(group), planted(Bug::DropLastEntry)) {
+            store.log.append(vec![Record::Truncate { group, from_index: last }], drop);
+        }
         let purged: Option<LogId> = store.value(name::PURGED)?;
         let last = store.log.last(group).and_then(|(index, term)| log_id(term, index));
         *store.tail.lock() = Tail {
@@ -266,7 +270,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let record = self.record(name::VOTE, vote)?;
-        self.log.append_wait(vec![record]).await.map_err(other)?;
+        if !planted(Bug::ForgetVote) {
+            self.log.append_wait(vec![record]).await.map_err(other)?;
+        }
         self.tail.lock().vote = Some(*vote);
         Ok(())
     }

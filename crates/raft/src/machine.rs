@@ -290,7 +290,7 @@ impl RaftStateMachine<Types> for Machine {
         // Before the rows: a membership that is known too early is only a hint.
         shared.log.save_membership(&meta.last_membership).await?;
         let (state, group) = (shared.state.clone(), shared.group);
-        let installed = tokio::task::spawn_blocking(move || state.install_staged(group, transfer)).await;
+        let installed = polity_store::blocking(move || state.install_staged(group, transfer)).await;
         let mark = installed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         if position(mark) != meta.last_log_id {
             return Err(io::Error::other(format!("rows of {mark:?} came with a snapshot of {:?}", meta.last_log_id)));
@@ -325,7 +325,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let shared = &self.shared;
         if shared.marks.lock().durable.index == 0 {
             let (state, group) = (shared.state.clone(), shared.group);
-            let done = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+            let done = polity_store::blocking(move || state.checkpoint()).await;
             let done = done.map_err(io::Error::other)?.map_err(io::Error::other)?;
             if let Some(mark) = done.marks.get(&group) {
                 shared.made_durable(*mark);

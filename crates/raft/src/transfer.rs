@@ -119,7 +119,7 @@ impl crate::Group {
     /// Puts a chunk aside.
     pub(crate) async fn stage(&self, transfer: u128, number: u64, chunk: Bytes) -> Result<Response, crate::Error> {
         let state = self.inner.shared.state.clone();
-        let staged = tokio::task::spawn_blocking(move || {
+        let staged = polity_store::blocking(move || {
             if number > state.staged(transfer)? {
                 return Ok(false);
             }

@@ -18,6 +18,7 @@
 //! Nothing reaches the disk unsealed, and nothing is read from it unverified:
 //! damage is an error that names the file and the place, never a wrong answer.
 
+mod blocking;
 pub mod disk;
 pub mod error;
 pub mod log;
@@ -25,6 +26,7 @@ pub mod seal;
 pub mod spill;
 pub mod state;
 
+pub use blocking::blocking;
 pub use disk::{Disk, DiskFile};
 pub use error::Error;
 pub use log::{Log, LogOptions, Record, RecoveredGroup};

@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::carrier::{BoxStream, Carrier, Greeting, Purpose, Transport};
 use super::connection::{Connection, End, Ends, Particulars};
 use super::frame::{self, Frame, Kind, Message};
 use super::hub::Hub;
@@ -35,7 +35,7 @@ const WORKED: Duration = Duration::from_secs(1);
 /// Bytes of the first message of either side.
 const GREETING: usize = 4096;
 
-type Dialled = (Arc<Connection>, Ends<TlsStream<TcpStream>>);
+type Dialled = (Arc<Connection>, Ends<BoxStream>);
 
 /// Says that a connection to `address` is wanted; starts the task that keeps it, if it
 /// does not run yet.
@@ -142,6 +142,24 @@ async fn dial(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str)
     if hub.faults.cuts(peer.node) {
         std::future::pending::<()>().await;
     }
+    let (mut stream, not_after) = match &hub.transport {
+        Transport::Tls => dial_tls(hub, peer, address).await?,
+        Transport::Plain(carrier) => (dial_plain(hub, peer, &**carrier, address).await?, i64::MAX),
+    };
+    let mut buffer = BytesMut::new();
+    greet(&mut stream, Kind::Hello(traffic)).await.map_err(|e| format!("{address}: {e}"))?;
+    match greeted(&mut stream, &mut buffer).await.map_err(|e| format!("{address}: {e}"))? {
+        Kind::Welcome => {}
+        Kind::Rejected(why) => return Err(format!("{address} refuses this node: {why}")),
+        other => return Err(format!("{address} greets with {}", other.word())),
+    }
+    let particulars = Particulars { traffic, dialled: true, not_after };
+    Ok(Connection::new(hub.clone(), peer.clone(), particulars, stream, buffer))
+}
+
+/// A connection to `peer`, which it has proved to be, and until when its certificate
+/// is valid.
+async fn dial_tls(hub: &Arc<Hub>, peer: &Arc<Peer>, address: &str) -> Result<(BoxStream, i64), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
     listen::tune(&stream);
     let credentials = hub.credentials.read().clone();
@@ -149,15 +167,15 @@ async fn dial(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str)
     let config = tls::client(&credentials, &hub.time, witness.clone()).map_err(|e| e.to_string())?;
     // Certificates of links name nodes, not hosts; TLS wants a name nevertheless.
     let host = ServerName::try_from("node.polity.invalid").map_err(|e| e.to_string())?;
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.map_err(|error| match witness
-        .presented()
-    {
-        Some(presented) => {
-            let who = presented.who();
-            hub.refused(Reason::of_handshake(&error), &who, &error.to_string());
-            format!("{address} is not believed to be {who}: {error}")
+    let stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.map_err(|error| {
+        match witness.presented() {
+            Some(presented) => {
+                let who = presented.who();
+                hub.refused(Reason::of_handshake(&error), &who, &error.to_string());
+                format!("{address} is not believed to be {who}: {error}")
+            }
+            None => format!("{address}: {error}"),
         }
-        None => format!("{address}: {error}"),
     })?;
     let (_, session) = stream.get_ref();
     let identified = hub.identify(session.peer_certificates()).and_then(|(node, not_after)| match node {
@@ -174,15 +192,23 @@ async fn dial(hub: &Arc<Hub>, peer: &Arc<Peer>, traffic: Traffic, address: &str)
         hub.refused(reason, &witness.presented().map_or_else(|| address.to_owned(), |p| p.who()), &why);
         format!("{address}: {why}")
     })?;
-    let mut buffer = BytesMut::new();
-    greet(&mut stream, Kind::Hello(traffic)).await.map_err(|e| format!("{address}: {e}"))?;
-    match greeted(&mut stream, &mut buffer).await.map_err(|e| format!("{address}: {e}"))? {
-        Kind::Welcome => {}
-        Kind::Rejected(why) => return Err(format!("{address} refuses this node: {why}")),
-        other => return Err(format!("{address} greets with {}", other.word())),
+    Ok((Box::new(stream), not_after))
+}
+
+/// A connection to `peer`, which it says it is.
+async fn dial_plain(
+    hub: &Arc<Hub>,
+    peer: &Arc<Peer>,
+    carrier: &dyn Carrier,
+    address: &str,
+) -> Result<BoxStream, String> {
+    let mut stream = carrier.connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+    let own = Greeting { purpose: Purpose::Link, cluster: hub.cluster, node: hub.node };
+    let greeting = own.exchange(&mut stream).await.map_err(|e| format!("{address}: {e}"))?;
+    if greeting.node != peer.node || greeting.cluster != hub.cluster {
+        return Err(format!("{address}: node {} answers there", greeting.node.0));
     }
-    let particulars = Particulars { traffic, dialled: true, not_after };
-    Ok(Connection::new(hub.clone(), peer.clone(), particulars, stream, buffer))
+    Ok(stream)
 }
 
 /// Sends the first message.

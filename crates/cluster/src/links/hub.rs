@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::carrier::Transport;
 use super::faults::{Faults, Way};
 use super::passage::{Passage, chance};
 use super::peer::Peer;
@@ -35,6 +36,7 @@ pub struct Hub {
     pub time: Time,
     pub entropy: Arc<dyn Entropy>,
     pub faults: Arc<Faults>,
+    pub transport: Transport,
     /// What this node proves itself with
     pub credentials: RwLock<Arc<Credentials>>,
     services: RwLock<HashMap<u16, Arc<dyn Handler>>>,
@@ -57,6 +59,7 @@ pub struct Given {
     pub time: Time,
     pub entropy: Arc<dyn Entropy>,
     pub credentials: Credentials,
+    pub transport: Transport,
 }
 
 /// Whoever showed `chain`, which TLS has found to be signed by an authority of
@@ -83,6 +86,7 @@ impl Hub {
             time: given.time,
             entropy: given.entropy,
             faults: Arc::default(),
+            transport: given.transport,
             credentials: RwLock::new(Arc::new(given.credentials)),
             services: RwLock::default(),
             visited: RwLock::default(),

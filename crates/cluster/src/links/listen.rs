@@ -1,16 +1,18 @@
 //! Taking in the connections that peers make.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use polity_base::NodeId;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
+use super::carrier::{Acceptor, BoxStream, Greeting, Purpose, Transport};
 use super::connection::{Connection, Ends, Particulars};
 use super::dial::{greet, greeted};
 use super::frame::Kind;
@@ -26,13 +28,48 @@ const STRANGERS: usize = 256;
 /// Who was taken in.
 enum Accepted {
     /// A node, to be linked to
-    Linked(Arc<Connection>, Ends<TlsStream<TcpStream>>),
+    Linked(Arc<Connection>, Ends<BoxStream>),
     /// Somebody with a question
-    Visitor(Name, TlsStream<TcpStream>),
+    Visitor(Name, BoxStream),
+}
+
+/// Where others connect.
+pub enum Listener {
+    Tcp(TcpListener),
+    Plain(Box<dyn Acceptor>),
+}
+
+/// A connection whose other end is not known yet.
+enum Stranger {
+    Tcp(TcpStream),
+    Plain(BoxStream),
+}
+
+impl Listener {
+    pub async fn open(transport: &Transport, at: SocketAddr) -> io::Result<Listener> {
+        Ok(match transport {
+            Transport::Tls => Listener::Tcp(TcpListener::bind(at).await?),
+            Transport::Plain(carrier) => Listener::Plain(carrier.listen(at).await?),
+        })
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr(),
+            Listener::Plain(acceptor) => acceptor.local_address(),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stranger, SocketAddr)> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, from)| (Stranger::Tcp(stream), from)),
+            Listener::Plain(acceptor) => acceptor.accept().await.map(|(stream, from)| (Stranger::Plain(stream), from)),
+        }
+    }
 }
 
 /// Takes in connections for as long as the links run.
-pub async fn listen(hub: Arc<Hub>, listener: TcpListener) {
+pub async fn listen(hub: Arc<Hub>, listener: Listener) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     loop {
         let (stream, address) = match listener.accept().await {
@@ -84,7 +121,27 @@ struct Rejected {
     why: String,
 }
 
-async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Rejected> {
+async fn accept(hub: &Arc<Hub>, stranger: Stranger, address: SocketAddr) -> Result<Accepted, Rejected> {
+    match stranger {
+        Stranger::Tcp(stream) => accept_tls(hub, stream, address).await,
+        Stranger::Plain(stream) => accept_plain(hub, stream, address).await,
+    }
+}
+
+async fn accept_plain(hub: &Arc<Hub>, mut stream: BoxStream, address: SocketAddr) -> Result<Accepted, Rejected> {
+    let refuse = |why: String| Rejected { reason: Reason::Protocol, who: address.ip().to_string(), why };
+    let own = Greeting { purpose: Purpose::Link, cluster: hub.cluster, node: hub.node };
+    let greeting = own.exchange(&mut stream).await.map_err(refuse)?;
+    if greeting.cluster != hub.cluster {
+        return Err(refuse("it is of another cluster".to_owned()));
+    }
+    match greeting.purpose {
+        Purpose::Visit => Ok(Accepted::Visitor(greeting.name(), stream)),
+        Purpose::Link => link(hub, stream, greeting.node, i64::MAX).await.map_err(refuse),
+    }
+}
+
+async fn accept_tls(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Result<Accepted, Rejected> {
     tune(&stream);
     let credentials = hub.credentials.read().clone();
     let witness = Witness::new(credentials.clone());
@@ -100,7 +157,7 @@ async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Resul
     let (_, session) = stream.get_ref();
     if tls::visits(session.alpn_protocol()) {
         let (name, _) = named(hub.cluster, session.peer_certificates()).map_err(|e| refuse(Reason::Name, e))?;
-        return Ok(Accepted::Visitor(name, stream));
+        return Ok(Accepted::Visitor(name, Box::new(stream)));
     }
     let identified = match hub.identify(session.peer_certificates()) {
         Ok((node, _)) if node == hub.node => {
@@ -119,15 +176,20 @@ async fn accept(hub: &Arc<Hub>, stream: TcpStream, address: SocketAddr) -> Resul
             return Err(refuse(reason, why));
         }
     };
+    link(hub, Box::new(stream), node, not_after).await.map_err(|why| refuse(Reason::Protocol, why))
+}
+
+/// Greets a node that is known to be `node`.
+async fn link(hub: &Arc<Hub>, mut stream: BoxStream, node: NodeId, not_after: i64) -> Result<Accepted, String> {
     let mut buffer = BytesMut::new();
-    let traffic = match greeted(&mut stream, &mut buffer).await.map_err(|why| refuse(Reason::Protocol, why))? {
+    let traffic = match greeted(&mut stream, &mut buffer).await? {
         Kind::Hello(traffic) => traffic,
-        other => return Err(refuse(Reason::Protocol, format!("it greets with {}", other.word()))),
+        other => return Err(format!("it greets with {}", other.word())),
     };
     if hub.faults.cuts(node) {
         std::future::pending::<()>().await;
     }
-    greet(&mut stream, Kind::Welcome).await.map_err(|e| refuse(Reason::Protocol, e.to_string()))?;
+    greet(&mut stream, Kind::Welcome).await.map_err(|e| e.to_string())?;
     let particulars = Particulars { traffic, dialled: false, not_after };
     let (connection, ends) = Connection::new(hub.clone(), hub.peer(node), particulars, stream, buffer);
     Ok(Accepted::Linked(connection, ends))

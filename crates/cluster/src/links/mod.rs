@@ -19,6 +19,7 @@
 //! wrongly costs it its connection and nothing else.
 
 mod calls;
+pub mod carrier;
 mod connection;
 mod dial;
 mod faults;
@@ -40,14 +41,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use carrier::Transport;
 pub use faults::{Fault, Faults, Nonsense, Rule, Way};
 use hub::{Given, Hub};
+use listen::Listener;
 use polity_base::NodeId;
 use polity_base::seams::Seams;
 pub use refused::{Reason, Refused};
 use serde::{Deserialize, Serialize};
 pub(crate) use tls::provider;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 pub use visit::{Visited, Visitor};
 
@@ -178,6 +180,8 @@ pub struct LinksConfig {
     pub seams: Seams,
     /// Bounds
     pub limits: Limits,
+    /// What carries their bytes
+    pub transport: Transport,
 }
 
 /// The bounds of links.
@@ -294,8 +298,8 @@ impl Links {
         let now = config.seams.clock.read().midpoint();
         let credentials = Credentials::load(&config.certificates, config.cluster, config.node, now)?;
         let failed = |e: std::io::Error| Error::Listen { address: config.listen, why: e.to_string() };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let listener = Listener::open(&config.transport, config.listen).await.map_err(failed)?;
+        let address = listener.local_address().map_err(failed)?;
         let (hub, ended) = Hub::new(Given {
             cluster: config.cluster,
             node: config.node,
@@ -304,6 +308,7 @@ impl Links {
             time: tls::Time(config.seams.clock),
             entropy: config.seams.entropy,
             credentials,
+            transport: config.transport,
         });
         hub.spawn(listen::listen(hub.clone(), listener));
         hub.spawn(renewal::look_after(hub.clone()));
@@ -318,6 +323,11 @@ impl Links {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.hub.node
+    }
+
+    /// What carries their bytes.
+    pub fn transport(&self) -> Transport {
+        self.hub.transport.clone()
     }
 
     /// Has the requests for `service` answered by `handler` from now on.

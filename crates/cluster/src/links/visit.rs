@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::carrier::{BoxStream, Carrier, Greeting, Purpose, Transport};
 use super::hub::{Hub, named};
 use super::listen::tune;
 use super::refused::Reason;
@@ -46,23 +47,44 @@ pub trait Visited: Send + Sync + 'static {
 pub struct Visitor {
     credentials: Arc<Credentials>,
     time: Time,
+    transport: Transport,
 }
 
 impl Visitor {
     /// A visitor that proves itself with `credentials`.
     pub fn new(credentials: Arc<Credentials>, clock: Arc<dyn ClockSource>) -> Visitor {
-        Visitor { credentials, time: Time(clock) }
+        Visitor { credentials, time: Time(clock), transport: Transport::Tls }
+    }
+
+    /// As it is, over another transport.
+    pub fn over(self, transport: Transport) -> Visitor {
+        Visitor { transport, ..self }
     }
 
     /// Asks whichever node of the cluster is reached at `address` (host and port);
     /// gives which it is, and its answer. The caller sets the deadline.
     pub async fn ask(&self, address: &str, question: Bytes) -> Result<(NodeId, Bytes), String> {
+        let (mut stream, node) = match &self.transport {
+            Transport::Tls => self.connect_tls(address).await?,
+            Transport::Plain(carrier) => self.connect_plain(&**carrier, address).await?,
+        };
+        write(&mut stream, &question).await.map_err(|e| e.to_string())?;
+        match read(&mut stream).await? {
+            Some(answer) if !answer.is_empty() => Ok((node, answer)),
+            Some(_) => Err("it has no answer".to_owned()),
+            None => Err("it hung up".to_owned()),
+        }
+    }
+}
+
+impl Visitor {
+    async fn connect_tls(&self, address: &str) -> Result<(BoxStream, NodeId), String> {
         let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
         tune(&stream);
         let witness = Witness::new(self.credentials.clone());
         let config = tls::visitor(&self.credentials, &self.time, witness).map_err(|e| e.to_string())?;
         let host = ServerName::try_from("node.polity.invalid").map_err(|e| e.to_string())?;
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.map_err(|e| e.to_string())?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.map_err(|e| e.to_string())?;
         let (_, session) = stream.get_ref();
         if !tls::visits(session.alpn_protocol()) {
             return Err("it takes no visits".to_owned());
@@ -71,12 +93,17 @@ impl Visitor {
             (Name { holder: Holder::Node(node), .. }, _) => node,
             (name, _) => return Err(format!("{name} answers there, which is no node")),
         };
-        write(&mut stream, &question).await.map_err(|e| e.to_string())?;
-        match read(&mut stream).await? {
-            Some(answer) if !answer.is_empty() => Ok((node, answer)),
-            Some(_) => Err("it has no answer".to_owned()),
-            None => Err("it hung up".to_owned()),
-        }
+        Ok((Box::new(stream), node))
+    }
+
+    async fn connect_plain(&self, carrier: &dyn Carrier, address: &str) -> Result<(BoxStream, NodeId), String> {
+        let Name { cluster, holder: Holder::Node(own) } = self.credentials.name else {
+            return Err("only nodes are known in plain text".to_owned());
+        };
+        let mut stream = carrier.connect(address).await.map_err(|e| e.to_string())?;
+        let own = Greeting { purpose: Purpose::Visit, cluster, node: own };
+        let greeting = own.exchange(&mut stream).await?;
+        Ok((stream, greeting.node))
     }
 }
 

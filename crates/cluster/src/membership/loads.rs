@@ -20,8 +20,8 @@ const REMEMBERED: usize = 4096;
 pub struct Load {
     /// Sessions of clients
     pub sessions: u32,
-    /// Of its processors' time, the part in use, in thousandths
-    pub cpu_permille: u16,
+    /// Of the time of the threads that serve, the part in use, in thousandths
+    pub busy_permille: u16,
 }
 
 /// One node's load at one time.

@@ -25,6 +25,7 @@ use gossip::{Event, Gossip, Identity};
 pub use loads::Load;
 use parking_lot::RwLock;
 use polity_base::NodeId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ use crate::links::{Handler, Links, Refusal, Service};
 const QUEUE: usize = 1024;
 
 /// Whether a node lives, as seen from here.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Liveness {
     /// It answers somebody
     Alive,

@@ -67,7 +67,7 @@ async fn nodes_find_each_other_and_tell_how_busy_they_are() {
     let nodes = three(&world).await;
     assert_eq!(nodes[1].sees(3).unwrap().address, nodes[2].place().1);
     for sessions in [7, 9] {
-        let load = Load { sessions, cpu_permille: 300 };
+        let load = Load { sessions, busy_permille: 300 };
         nodes[1].membership.tell_load(load).await;
         for node in &nodes {
             until("the load is known", || node.sees(2).unwrap().load == Some(load)).await;
@@ -80,7 +80,7 @@ async fn a_node_that_is_gone_is_given_up_and_welcome_back() {
     let world = World::new();
     let [one, two, three] = three(&world).await;
     let config = LinksConfig { listen: two.links.local_address(), ..world.config(2) };
-    two.membership.tell_load(Load { sessions: 1, cpu_permille: 1 }).await;
+    two.membership.tell_load(Load { sessions: 1, busy_permille: 1 }).await;
     until("the load is known", || one.sees(2).unwrap().load.is_some()).await;
     two.links.stop().await;
     for node in [&one, &three] {
@@ -112,7 +112,7 @@ async fn two_nodes_that_cannot_talk_see_each_other_through_a_third() {
     let nodes = three(&world).await;
     nodes[0].cut(Some(2));
     for sessions in 1..=3 {
-        let load = Load { sessions, cpu_permille: 0 };
+        let load = Load { sessions, busy_permille: 0 };
         nodes[1].membership.tell_load(load).await;
         until("the load is known", || nodes[0].sees(2).is_some_and(|view| view.load == Some(load))).await;
         nodes[0].sees_as(2, Liveness::Alive).await;

@@ -35,6 +35,11 @@ pub struct DoorMetrics {
 }
 
 impl DoorMetrics {
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Counters that `registry` shows.
     pub fn register(registry: &mut Registry) -> Arc<DoorMetrics> {
         let durations = Family::<[(&str, &str); 1], Histogram, _>::new_with_constructor(histogram as fn() -> Histogram);

@@ -8,6 +8,7 @@ use polity_base::NodeId;
 use polity_base::seams::ClockSource;
 use polity_cluster::certificates::Credentials;
 use polity_cluster::links::Visitor;
+use polity_cluster::links::carrier::Transport;
 
 use super::protocol::{Answer, Request};
 use crate::certificates;
@@ -37,8 +38,8 @@ impl Client {
     }
 
     /// The node itself, before others know it.
-    pub fn of_node(credentials: Arc<Credentials>, clock: Arc<dyn ClockSource>) -> Client {
-        Client { visitor: Visitor::new(credentials, clock) }
+    pub fn of_node(credentials: Arc<Credentials>, clock: Arc<dyn ClockSource>, transport: Transport) -> Client {
+        Client { visitor: Visitor::new(credentials, clock).over(transport) }
     }
 
     /// Asks the node at `address` (host and port), and whoever it names as the one

@@ -13,4 +13,5 @@ pub mod protocol;
 pub(crate) mod server;
 
 pub use client::Client;
+pub use polity_cluster::membership::Liveness;
 pub use protocol::{Announcement, Answer, Digest, Disturbance, Local, NodeFacts, Place, Request, Weather};

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use polity_base::{NodeId, Timestamp};
+use polity_cluster::membership::{Liveness, Load};
 use serde::{Deserialize, Serialize};
 
 /// What is asked.
@@ -181,6 +182,10 @@ pub struct NodeFacts {
     pub since: Option<Duration>,
     /// How many log entries it lacks, as far as the leader knows
     pub behind: Option<u64>,
+    /// Whether it lives, as gossip has it: some node hears it, or none does
+    pub liveness: Option<Liveness>,
+    /// What it told last of how busy it is
+    pub load: Option<Load>,
 }
 
 #[cfg(test)]

@@ -114,9 +114,11 @@ impl Server {
 
     fn nodes(&self) -> Vec<NodeFacts> {
         let (status, links) = (self.cluster.group.status(), self.cluster.links.peers());
+        let gossip = self.cluster.membership.view();
         let own = self.cluster.links.node();
         let facts = |m: &polity_raft::group::MemberStatus| {
             let link = links.iter().find(|l| l.node == m.node);
+            let heard = gossip.iter().find(|seen| seen.node == m.node);
             NodeFacts {
                 node: m.node,
                 address: m.peer.address.clone(),
@@ -128,6 +130,8 @@ impl Server {
                 reachable: m.node == own || link.is_some_and(|l| l.connected || l.accepted),
                 since: link.and_then(|l| l.since),
                 behind: m.matched_index.map(|at| status.last_index.saturating_sub(at)),
+                liveness: heard.map(|seen| seen.liveness),
+                load: heard.and_then(|seen| seen.load),
             }
         };
         status.members.iter().map(facts).collect()
@@ -187,7 +191,7 @@ impl Server {
         }
         let state = self.state.clone();
         let everything = Span { start: Key(Bytes::new()), end: Key(Bytes::from_static(&[0xff; 8])) };
-        let digest = tokio::task::spawn_blocking(move || state.snapshot()?.digest(&everything, at)).await;
+        let digest = polity_store::blocking(move || state.snapshot()?.digest(&everything, at)).await;
         match digest {
             Ok(Ok((rows, sha256))) => Answer::Digest(Digest { at, rows, sha256 }),
             Ok(Err(error)) => Answer::Refused(error.to_string()),

@@ -4,6 +4,7 @@
 //! Links ── RAFT ──▶ Group          agree on the order of batches
 //!       ── LOCKS ─▶ LockServer     queue where rows are fought over
 //!       ── visitors ▶ admin        join, list, drain, remove, drills
+//!       ── MEMBERSHIP              gossip: who lives, and how busy it is
 //! ```
 //! | module        | holds                                                     |
 //! |---------------|-----------------------------------------------------------|
@@ -24,6 +25,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use polity_base::NodeId;
 use polity_cluster::links::{Fault, Links, Rule, Way};
+use polity_cluster::membership::{Membership, MembershipOptions};
 use polity_raft::{Group, Peer};
 
 use crate::admin::Weather;
@@ -32,6 +34,7 @@ use crate::admin::Weather;
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub links: Links,
+    pub membership: Membership,
     pub group: Group,
     pub own: Peer,
     pub allow_faults: bool,
@@ -56,7 +59,9 @@ impl Cluster {
         allow_faults: bool,
         delays: BTreeMap<String, Duration>,
     ) -> Cluster {
-        Cluster { links, group, own, allow_faults, delays: Arc::new(delays), rules: Arc::default() }
+        let options = MembershipOptions { address: own.address.clone(), ..MembershipOptions::default() };
+        let membership = Membership::start(&links, options);
+        Cluster { links, membership, group, own, allow_faults, delays: Arc::new(delays), rules: Arc::default() }
     }
 
     /// Delays messages to members in regions that are said to be far away.

@@ -1,5 +1,5 @@
-//! What is looked after while the node runs: votes, by whoever leads; distances,
-//! by everyone.
+//! What is looked after while the node runs: votes, by whoever leads; distances and
+//! whom to gossip with, by everyone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,6 +18,7 @@ const NEARLY: u64 = 1_000;
 
 /// Looks after the cluster until the node stops.
 pub async fn run(cluster: Cluster, mut stop: watch::Receiver<bool>) {
+    let mut expected = Vec::new();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -25,11 +26,23 @@ pub async fn run(cluster: Cluster, mut stop: watch::Receiver<bool>) {
         }
         cluster.keep_distances();
         let status = cluster.group.status();
+        expect(&cluster, &status, &mut expected).await;
         if !status.leads {
             continue;
         }
         give_votes(&cluster, &status).await;
         hand_leadership_on(&cluster, &status).await;
+    }
+}
+
+/// Has this node look for all members in its gossip.
+async fn expect(cluster: &Cluster, status: &GroupStatus, expected: &mut Vec<(NodeId, String)>) {
+    let own = cluster.links.node();
+    let others = status.members.iter().filter(|m| m.node != own);
+    let members: Vec<_> = others.map(|m| (m.node, m.peer.address.clone())).collect();
+    if members != *expected {
+        cluster.membership.expect(members.clone()).await;
+        *expected = members;
     }
 }
 

@@ -197,6 +197,29 @@ async fn checkpoints_let_the_log_shrink() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_meets_a_full_disk_ends_the_member_though_it_applies_nothing() {
+    let disk = MemoryDisk::new(10);
+    let member = alone(Arc::new(disk.clone())).await;
+    for n in 0..50u128 {
+        committed(member.group.propose(put(n, &n.to_string(), &"v".repeat(40_000))).await.unwrap());
+    }
+    disk.set_capacity(Some(disk.used()));
+    let checkpoints = Checkpointer::new(member.state.clone(), vec![member.group.clone()], Duration::MAX, u64::MAX);
+    checkpoints.once().await.unwrap_err();
+    let why = tokio::time::timeout(Duration::from_secs(30), member.group.failed()).await.expect("it goes on");
+    assert!(why.contains("the disk is full"), "{why}");
+    assert_eq!(member.group.status().failure, Some(why));
+    member.stop().await;
+
+    // With space again, everything is there.
+    let disk = disk.restart(polity_store::disk::Crash::Lost);
+    disk.set_capacity(None);
+    let member = alone(Arc::new(disk)).await;
+    assert_eq!(member.rows().len(), 50);
+    member.stop().await;
+}
+
+#[tokio::test]
 async fn groups_share_a_log_without_meeting() {
     let store = open_store(Arc::new(MemoryDisk::new(9))).await.unwrap();
     let clock =

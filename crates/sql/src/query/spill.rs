@@ -35,7 +35,7 @@ impl SpillFile for Temporary {
     fn read_stream(&self) -> Result<Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>> {
         let pieces = stream::try_unfold((self.0.clone(), 0), |(file, place)| async move {
             let reader = file.clone();
-            let read = tokio::task::spawn_blocking(move || reader.piece(place)).await;
+            let read = polity_store::blocking(move || reader.piece(place)).await;
             let read = read.map_err(|e| DataFusionError::External(Box::new(e)))?;
             let piece = read.map_err(|e| DataFusionError::External(Box::new(failed(e))))?;
             Ok(piece.map(|bytes| (Bytes::from(bytes), (file, place + 1))))

@@ -147,6 +147,31 @@ impl MemoryDisk {
         MemoryDisk { world: Arc::new(Mutex::new(next)) }
     }
 
+    /// The folder as it would be found after a crash that loses all that can be
+    /// lost; this one goes on.
+    pub fn durable(&self) -> MemoryDisk {
+        let world = self.world.lock();
+        let mut next = World { random: world.random, ..World::default() };
+        for (name, &inode) in &world.durable_names {
+            let durable = world.files[inode].durable.clone();
+            next.names.insert(name.clone(), next.files.len());
+            next.files.push(Contents { current: durable.clone(), durable, pending: Vec::new() });
+        }
+        next.durable_names = next.names.clone();
+        MemoryDisk { world: Arc::new(Mutex::new(next)) }
+    }
+
+    /// Whether the machine has stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.world.lock().crashed
+    }
+
+    /// The sum of all files' lengths.
+    pub fn used(&self) -> u64 {
+        let world = self.world.lock();
+        world.names.values().map(|&inode| world.files[inode].current.len() as u64).sum()
+    }
+
     /// Flips one bit of a file, behind everybody's back.
     ///
     /// # Panics

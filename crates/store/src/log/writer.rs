@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::RangeId;
+use polity_base::planted::{Bug, planted};
 use polity_base::seams::Entropy;
 use tokio::sync::watch;
 
@@ -170,7 +171,9 @@ impl Writer {
         active.write(from, &self.buffer, end, step)?;
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES);
-        sync(&active.segment).await?;
+        if !planted(Bug::AckBeforeFsync) {
+            sync(&active.segment).await?;
+        }
         active.end = end;
         self.sequence = sequence;
         self.shared.stats.count(batches.len(), end - offset);

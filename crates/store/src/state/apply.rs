@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use polity_base::planted::{Bug, planted};
 use polity_base::{Batch, Key, Operation, Precondition, RangeId, Span, Timestamp};
 
 use crate::error::Error;
@@ -101,11 +102,16 @@ impl Work<'_> {
     /// Why the batch is not applied, if it is not.
     fn refusal(&self, batch: &Batch) -> Result<Option<BatchOutcome>, Error> {
         let window = self.group.window.read();
-        if let Some(at) = window.duplicate(batch.id) {
+        if let Some(at) = window.duplicate(batch.id)
+            && !planted(Bug::ForgetBatchIds)
+        {
             return Ok(Some(BatchOutcome::Duplicate(at)));
         }
         for precondition in &batch.preconditions {
             let refusal = match precondition {
+                Precondition::Unchanged { .. } if planted(Bug::SkipReadValidation) => None,
+                Precondition::Present(_) if planted(Bug::SkipPresenceCheck) => None,
+                Precondition::Absent(_) if planted(Bug::SkipUniqueCheck) => None,
                 Precondition::Unchanged { span, since } => match window.changed_since(span, *since) {
                     Answer::Unchanged => None,
                     Answer::Changed(_) => Some(BatchOutcome::Conflict(span.clone())),
@@ -137,6 +143,9 @@ impl Work<'_> {
                 Operation::Clear { span } if span.is_empty() => {}
                 Operation::Clear { span } => clears.push(span.clone()),
             }
+        }
+        if rows.len() == 2 && planted(Bug::ApplyHalfABatch) {
+            rows.pop();
         }
         let written = writes(rows.iter().map(|(key, _)| &***key), &clears);
         let commit = Commit { at, id: batch.id, writes: written };

@@ -128,7 +128,7 @@ pub struct State {
     visible: AtomicU64,
     commits: watch::Sender<Timestamp>,
     pins: Arc<Mutex<Pins>>,
-    poison: RwLock<Option<Error>>,
+    poison: watch::Sender<Option<Error>>,
     stats: RwLock<stats::Stats>,
 }
 
@@ -189,7 +189,7 @@ impl State {
             visible: AtomicU64::new(visible.0),
             commits: watch::Sender::new(visible),
             pins: Arc::new(Mutex::new(Pins::new(found.horizon))),
-            poison: RwLock::new(None),
+            poison: watch::Sender::new(None),
             stats: RwLock::new(found.stats),
         })
     }
@@ -247,6 +247,12 @@ impl State {
         self.commits.subscribe()
     }
 
+    /// The failure after which nothing is written until the state is opened again;
+    /// none as long as it is well.
+    pub fn observe_failure(&self) -> watch::Receiver<Option<Error>> {
+        self.poison.subscribe()
+    }
+
     /// The oldest timestamp that can be read.
     pub fn horizon(&self) -> Timestamp {
         self.pins.lock().horizon()
@@ -276,14 +282,18 @@ impl State {
 
     /// Refuses when an earlier failure left the memory in doubt.
     fn check(&self) -> Result<(), Error> {
-        match &*self.poison.read() {
+        match &*self.poison.borrow() {
             Some(cause) => Err(Error::Poisoned { cause: Arc::new(cause.clone()) }),
             None => Ok(()),
         }
     }
 
     fn poison(&self, error: Error) -> Error {
-        self.poison.write().get_or_insert_with(|| error.clone());
+        self.poison.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert_with(|| error.clone());
+            is_first
+        });
         error
     }
 }

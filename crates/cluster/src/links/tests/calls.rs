@@ -178,5 +178,5 @@ async fn nothing_runs_after_stop() {
     assert!(call.await.unwrap().is_err());
     assert_eq!(Arc::strong_count(&gate), 1);
     // The port is free.
-    TcpListener::bind(address).await.unwrap();
+    tokio::net::TcpListener::bind(address).await.unwrap();
 }

@@ -17,6 +17,7 @@ use polity_base::seams::{ClockSource, Entropy};
 use polity_base::time::ClockReading;
 use polity_base::{NodeId, Timestamp};
 
+use super::carrier::Transport;
 use super::*;
 use crate::certificates::{Authority, Files};
 
@@ -95,6 +96,7 @@ impl World {
                 dial_wait: Duration::from_secs(20),
                 ..Limits::default()
             },
+            transport: Transport::Tls,
         }
     }
 

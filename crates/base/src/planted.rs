@@ -1,0 +1,97 @@
+//! Bugs planted on purpose.
+//!
+//! A checker that has never caught anything may not be able to. So the database
+//! carries a few classic bugs that simulation can switch on, one at a time, to see
+//! each of them caught. They exist only where debug assertions do. In a release
+//! [`planted`] is the constant `false`, and the compiler drops what depends on it.
+//!
+//! A bug is on for the thread that planted it: a simulated cluster is one thread.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Bug {
+    /// Log records are acknowledged before they are fsynced.
+    AckBeforeFsync,
+    /// What a transaction read may have changed when it commits.
+    SkipReadValidation,
+    /// A leader answers reads though no majority has confirmed it of late.
+    ReadAfterLease,
+    /// A follower answers reads from its own rows, asking nobody.
+    SkipLeaderConfirmation,
+    /// A follower answers reads before it has applied what the leader named.
+    SkipWaitForApplied,
+    /// A batch that is proposed twice is applied twice.
+    ForgetBatchIds,
+    /// A restart forgets the last entry of the log.
+    DropLastEntry,
+    /// A restart forgets for whom the node voted.
+    ForgetVote,
+    /// A leader counts a follower that it cannot reach as one that has the entry.
+    CommitWithoutMajority,
+    /// The log is purged up to a checkpoint that is not on disk.
+    PurgeBeforeCheckpoint,
+    /// A row may be inserted where there is one.
+    SkipUniqueCheck,
+    /// A row may refer to one that is gone.
+    SkipPresenceCheck,
+    /// Numbers of a sequence are handed out without having been reserved.
+    SkipSequenceReservation,
+    /// A commit of which nobody knows whether it happened is reported as failed.
+    ReportUnknownAsFailed,
+    /// A commit of which nobody knows whether it happened is reported as done.
+    ReportUnknownAsDone,
+    /// A batch of two rows writes only the first.
+    ApplyHalfABatch,
+    /// Rows are sent to another member without the first of each chunk.
+    TransferSkipsARow,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 17] = [
+        Bug::AckBeforeFsync,
+        Bug::SkipReadValidation,
+        Bug::ReadAfterLease,
+        Bug::SkipLeaderConfirmation,
+        Bug::SkipWaitForApplied,
+        Bug::ForgetBatchIds,
+        Bug::DropLastEntry,
+        Bug::ForgetVote,
+        Bug::CommitWithoutMajority,
+        Bug::PurgeBeforeCheckpoint,
+        Bug::SkipUniqueCheck,
+        Bug::SkipPresenceCheck,
+        Bug::SkipSequenceReservation,
+        Bug::ReportUnknownAsFailed,
+        Bug::ReportUnknownAsDone,
+        Bug::ApplyHalfABatch,
+        Bug::TransferSkipsARow,
+    ];
+}
+
+/// Whether bugs can be planted in this build.
+pub const AVAILABLE: bool = cfg!(debug_assertions);
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug on this thread, in place of the one that is there.
+#[cfg(debug_assertions)]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether the bug is planted.
+#[cfg(debug_assertions)]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug is planted: never.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}

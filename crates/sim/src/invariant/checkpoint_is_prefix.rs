@@ -1,0 +1,79 @@
+//! A checkpoint is a prefix of the log: the rows that a crash would leave are those
+//! that applying the log up to their mark gives, as another node shows them at that
+//! time.
+//!
+//! Ongaro & Ousterhout 2014, section 7: a snapshot replaces the log up to it.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use polity_base::Timestamp;
+use polity_store::state::State;
+
+use super::stored::Stored;
+use super::{View, everything};
+use crate::machine::Machine;
+
+/// So many differing rows are named.
+const SOME: usize = 4;
+
+/// Keys of all rows at a time, and when each was written.
+fn rows(state: &State, at: Timestamp) -> Result<BTreeSet<(Timestamp, String)>, String> {
+    let mut rows = BTreeSet::new();
+    let read = state.snapshot().and_then(|reader| {
+        reader.scan(&everything(), at)?.drive(|key, written, _| {
+            rows.insert((written, key.iter().map(|byte| format!("{byte:02x}")).collect()));
+            ControlFlow::Continue(())
+        })
+    });
+    read.map(|()| rows).map_err(|e| e.to_string())
+}
+
+/// Reads what is on the disks.
+pub fn check(views: &[View], machines: &[Arc<Machine>]) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .map_err(|e| e.to_string())?;
+    for view in views {
+        let Some(machine) = machines.iter().find(|machine| machine.node == view.node) else { continue };
+        let Some(stored) = runtime.block_on(Stored::open(machine))? else { continue };
+        let mark = stored.state.applied(view.group());
+        let purged = stored.log.purged(view.group()).unwrap_or_default();
+        if purged > mark.index {
+            return Err(format!(
+                "checkpoint is prefix: n{}'s on disk is at entry {}, and the log is purged up to {purged}",
+                view.node, mark.index
+            ));
+        }
+        if mark.index == 0 {
+            continue;
+        }
+        // Nothing on disk is newer than the mark, though the horizon may be: it follows
+        // what is applied in memory.
+        let at = mark.commit.max(stored.state.horizon());
+        let digest = stored.state.snapshot().and_then(|rows| rows.digest(&everything(), at));
+        let here = digest.map_err(|e| format!("checkpoint is prefix: n{}'s cannot be read: {e}", view.node))?;
+        for other in views.iter().filter(|other| other.node != view.node && other.applied.commit >= mark.commit) {
+            // What is older than another node's horizon it cannot show any more.
+            if other.core.state().horizon() > mark.commit {
+                continue;
+            }
+            let there = other.core.state().snapshot().and_then(|rows| rows.digest(&everything(), mark.commit));
+            let Ok(there) = there else { continue };
+            if here != there {
+                let (stored, shown) = (rows(&stored.state, at)?, rows(other.core.state(), mark.commit)?);
+                let missing: Vec<_> = shown.difference(&stored).take(SOME).collect();
+                let extra: Vec<_> = stored.difference(&shown).take(SOME).collect();
+                return Err(format!(
+                    "checkpoint is prefix: n{}'s at {mark:?} has {} rows, n{} shows {} others at that time; the first \
+                     lacks {missing:?} and has {extra:?}",
+                    view.node, here.0, other.node, there.0
+                ));
+            }
+        }
+    }
+    Ok(())
+}
