@@ -8,12 +8,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::NodeId;
+use crate::ids::{ColumnId, NodeId};
 use crate::key::{Key, Span};
 use crate::time::Timestamp;
+use crate::value::Value;
 
 /// The effect of one transaction.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Batch {
     /// Unique; the same batch ordered twice is applied once.
     pub id: u128,
@@ -21,7 +22,8 @@ pub struct Batch {
     pub author: NodeId,
     /// What must hold when the batch's turn comes, or none of it is applied.
     pub preconditions: Vec<Precondition>,
-    /// What is written, each key at most once.
+    /// What is written, each key at most once. (A row that is changed several times
+    /// may stand there as often, in order.)
     pub operations: Vec<Operation>,
 }
 
@@ -42,7 +44,7 @@ pub enum Precondition {
 }
 
 /// One change.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Operation {
     /// Writes a new version of the key.
     Put {
@@ -62,6 +64,87 @@ pub enum Operation {
         /// Where
         span: Span,
     },
+    /// Changes a row column by column. What the row is then depends on what it is
+    /// when the change is applied, so that changes of several authors come together
+    /// without one undoing another. Replicas of a strong range know rows only as
+    /// bytes and refuse it.
+    Change {
+        /// The row
+        key: Key,
+        /// How
+        change: RowChange,
+    },
+}
+
+/// How a row changes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum RowChange {
+    /// A new row, with all of its columns.
+    Insert(Vec<(ColumnId, ColumnChange)>),
+    /// A row that is there, in these columns.
+    Update(Vec<(ColumnId, ColumnChange)>),
+    /// The row goes.
+    Delete,
+}
+
+/// How one column of a row changes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ColumnChange {
+    /// It has this value.
+    Set(Value),
+    /// A counter grows by so much, or shrinks. A new row's counter begins at 0.
+    Add {
+        /// By how much; below 0 to shrink
+        amount: i64,
+        /// What the counter must stay within
+        bounds: Bounds,
+    },
+    /// A set gets elements and loses elements, none of which is NULL.
+    Elements {
+        /// Those that are put in
+        added: Vec<Value>,
+        /// Those that are taken out
+        removed: Vec<Value>,
+    },
+}
+
+/// What a counter must stay within, ends included. The same for all rows of a
+/// column, for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct Bounds {
+    /// The smallest value
+    pub lower: Option<i64>,
+    /// The largest value
+    pub upper: Option<i64>,
+}
+
+impl Bounds {
+    /// Whether there is anything to stay within.
+    pub fn any(&self) -> bool {
+        self.lower.is_some() || self.upper.is_some()
+    }
+}
+
+impl RowChange {
+    /// Roughly how many bytes the change takes.
+    pub fn size(&self) -> usize {
+        match self {
+            RowChange::Insert(columns) | RowChange::Update(columns) => {
+                columns.iter().map(|(_, change)| change.size() + 4).sum::<usize>() + 4
+            }
+            RowChange::Delete => 4,
+        }
+    }
+}
+
+impl ColumnChange {
+    fn size(&self) -> usize {
+        match self {
+            ColumnChange::Set(value) => value.size(),
+            ColumnChange::Add { .. } => 24,
+            ColumnChange::Elements { added, removed } => added.iter().chain(removed).map(Value::size).sum(),
+        }
+    }
 }
 
 impl Batch {
@@ -74,6 +157,7 @@ impl Batch {
                 Operation::Put { key, value } => key.len() + value.len() + 8,
                 Operation::Delete { key } => key.len() + 4,
                 Operation::Clear { span } => span.start.len() + span.end.len() + 8,
+                Operation::Change { key, change } => key.len() + change.size(),
             })
             .sum();
         operations + self.preconditions.len() * 48 + 32

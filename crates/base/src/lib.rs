@@ -16,12 +16,14 @@
 //! | [`key`]     | order-preserving encoding of values into keys, and spans    |
 //! | [`row`]     | compact encoding of a row                                   |
 //! | [`batch`]   | the effect of one transaction: what is replicated           |
+//! | [`guarantee`] | which failure model a key is kept under                   |
 //! | [`class`]   | what a caller should do about an error                      |
 //! | [`planted`] | bugs planted on purpose, for simulation to catch            |
 
 pub mod batch;
 pub mod class;
 pub mod decimal;
+pub mod guarantee;
 pub mod ids;
 pub mod key;
 pub mod planted;
@@ -32,9 +34,10 @@ pub mod time;
 pub mod types;
 pub mod value;
 
-pub use batch::{Batch, Operation, Precondition};
+pub use batch::{Batch, Bounds, ColumnChange, Operation, Precondition, RowChange};
 pub use class::Class;
 pub use decimal::Decimal;
+pub use guarantee::Guarantee;
 pub use ids::{ColumnId, IndexId, NodeId, RangeId, TableId};
 pub use key::{Key, Span};
 pub use time::Timestamp;

@@ -82,6 +82,18 @@ impl Value {
         matches!(self, Value::Null)
     }
 
+    /// Roughly how many bytes the value takes.
+    pub fn size(&self) -> usize {
+        match self {
+            Value::Null | Value::Bool(_) => 1,
+            Value::Text(text) | Value::Json(text) => text.len() + 4,
+            Value::Bytea(bytes) => bytes.len() + 4,
+            Value::Array(elements) => elements.iter().map(Value::size).sum::<usize>() + 4,
+            Value::Numeric(_) | Value::Interval(_) | Value::Uuid(_) => 18,
+            _ => 9,
+        }
+    }
+
     /// The value as a whole number, when it is of an integer type.
     pub fn as_i64(&self) -> Option<i64> {
         match self {

@@ -86,7 +86,7 @@ pub enum Response {
 }
 
 /// Why a member does not do what only a leader can.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Declined {
     /// It does not lead, or cannot show that it does. Nothing was done.
     NotLeader,

@@ -30,11 +30,11 @@ const BATCHES: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
 /// Batches that are ordered together, shared so that an entry is cheap to clone.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pack(pub Arc<Packed>);
 
 /// The content of a [`Pack`].
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Packed {
     /// The leader's time when it packed the batches; none commits before it.
     pub proposed_at: Timestamp,

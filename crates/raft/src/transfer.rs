@@ -19,7 +19,7 @@ use bytes::Bytes;
 use openraft::AnyError;
 use openraft::errors::{NetworkError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
-use polity_base::{Key, NodeId, Span};
+use polity_base::{Guarantee, NodeId};
 use polity_store::state::transfer::Export;
 use tokio::time::{Instant, sleep};
 
@@ -60,8 +60,7 @@ impl Links {
         let failed = |why: String| StreamingError::Network(NetworkError::new(&AnyError::error(why)));
         let shared = &self.shared;
         let _sending = Sending::new(shared);
-        let everything = Span { start: Key::default(), end: Key(Bytes::from_static(&[0xff; 8])) };
-        let export = shared.state.export(shared.group, vec![everything]);
+        let export = shared.state.export(shared.group, vec![Guarantee::Strong.span()]);
         let mut export = export.map_err(|e| failed(e.to_string()))?;
         let meta = shared.meta_at(export.mark());
         // No other transfer to anyone has this number: this node gives no time twice.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use polity_base::key::KeyBuilder;
-use polity_base::{IndexId, Key, NodeId, Operation, Span, Timestamp, Value};
+use polity_base::{Guarantee, IndexId, Key, NodeId, Operation, Timestamp, Value};
 use polity_cluster::links::Visited;
 use polity_cluster::name::{Holder, Name};
 use polity_raft::Peer;
@@ -190,8 +190,7 @@ impl Server {
             Err(_) => return Answer::Later(format!("it is not there yet after {} s", CATCH_UP.as_secs())),
         }
         let state = self.state.clone();
-        let everything = Span { start: Key(Bytes::new()), end: Key(Bytes::from_static(&[0xff; 8])) };
-        let digest = polity_store::blocking(move || state.snapshot()?.digest(&everything, at)).await;
+        let digest = polity_store::blocking(move || state.snapshot()?.digest(&Guarantee::Strong.span(), at)).await;
         match digest {
             Ok(Ok((rows, sha256))) => Answer::Digest(Digest { at, rows, sha256 }),
             Ok(Err(error)) => Answer::Refused(error.to_string()),

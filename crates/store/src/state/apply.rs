@@ -87,6 +87,9 @@ impl Work<'_> {
     }
 
     fn batch(&mut self, proposed_at: Timestamp, batch: &Batch) -> Result<BatchOutcome, Error> {
+        if batch.operations.iter().any(|o| matches!(o, Operation::Change { .. })) {
+            return Err(Error::Internal(format!("{}: a change of a row's columns among bytes", self.id)));
+        }
         if let Some(refusal) = self.refusal(batch)? {
             return Ok(refusal);
         }
@@ -142,6 +145,8 @@ impl Work<'_> {
                 Operation::Delete { key } => rows.push((key, None)),
                 Operation::Clear { span } if span.is_empty() => {}
                 Operation::Clear { span } => clears.push(span.clone()),
+                // Refused before anything was applied.
+                Operation::Change { .. } => {}
             }
         }
         if rows.len() == 2 && planted(Bug::ApplyHalfABatch) {

@@ -5,7 +5,7 @@ use polity_base::{Batch, Key, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// An entry of a group's log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct OrderedEntry {
     /// Its place in the log; entries are applied without gaps
     pub index: u64,
@@ -16,7 +16,7 @@ pub struct OrderedEntry {
 }
 
 /// What an entry says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum EntryBody {
     /// Effects of transactions, applied one after the other.
     Batches {
