@@ -150,6 +150,8 @@ impl State {
                     self.clears.push((at, span.clone()));
                     continue;
                 }
+                // No strong range takes it.
+                Operation::Change { .. } => continue,
             };
             self.rows.entry(key.clone()).or_default().push((at, value));
         }
