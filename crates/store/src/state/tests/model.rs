@@ -57,7 +57,9 @@ impl Model {
             Precondition::Unchanged { since, .. } if *since < floor => Some(BatchOutcome::TooOld),
             Precondition::Unchanged { span, since } => {
                 let touches = |operation: &Operation| match operation {
-                    Operation::Put { key, .. } | Operation::Delete { key } => span.contains(key),
+                    Operation::Put { key, .. } | Operation::Delete { key } | Operation::Change { key, .. } => {
+                        span.contains(key)
+                    }
                     Operation::Clear { span: cleared } => !cleared.is_empty() && cleared.overlaps(span),
                 };
                 let changed = window.iter().any(|(at, _, ops)| at > since && ops.iter().any(touches));
@@ -87,7 +89,7 @@ impl Model {
             let (key, row) = match operation {
                 Operation::Put { key, value } => (key, Some(value.clone())),
                 Operation::Delete { key } => (key, None),
-                Operation::Clear { .. } => continue,
+                Operation::Clear { .. } | Operation::Change { .. } => continue,
             };
             self.rows.entry(key.clone()).or_default().push((at, row));
         }
@@ -142,7 +144,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
         let mut seen = std::collections::HashSet::new();
         operations.retain(|o| match o {
             Operation::Put { key, .. } | Operation::Delete { key } => seen.insert(key.clone()),
-            Operation::Clear { .. } => true,
+            Operation::Clear { .. } | Operation::Change { .. } => true,
         });
         operations
     });

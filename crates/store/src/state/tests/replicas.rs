@@ -169,7 +169,9 @@ fn elsewhere(log: &[OrderedEntry]) -> Vec<OrderedEntry> {
             }
             for operation in &mut batch.operations {
                 match operation {
-                    Operation::Put { key: k, .. } | Operation::Delete { key: k } => key(k),
+                    Operation::Put { key: k, .. } | Operation::Delete { key: k } | Operation::Change { key: k, .. } => {
+                        key(k)
+                    }
                     Operation::Clear { span: s } => span(s),
                 }
             }
