@@ -9,7 +9,8 @@ const FLOORS: &[&[&str]] = &[
     // The checkers share nothing with the judged: they stand on the ground, and import no floor.
     &["polity-base", "polity-check"],
     &["polity-store"],
-    &["polity-raft"],
+    // The guarantees do not see each other.
+    &["polity-raft", "polity-crdt"],
     &["polity-cluster"],
     &["polity-txn"],
     &["polity-sql"],

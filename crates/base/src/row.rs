@@ -6,7 +6,8 @@
 //! ```
 //! Every slot says its own type, so a row can be read without its schema. A row
 //! that is shorter than its table was written before the last columns were
-//! added; the catalog knows what those are then.
+//! added; the catalog knows what those are then. A slot may say that it is absent,
+//! which means the same for a column in the midst of others.
 
 use bytes::Bytes;
 
@@ -43,6 +44,7 @@ mod tag {
     pub const INTERVAL: u8 = 17;
     pub const UUID: u8 = 18;
     pub const ARRAY: u8 = 19;
+    pub const ABSENT: u8 = 20;
 }
 
 /// Arrays nest at most this deep.
@@ -52,6 +54,8 @@ const MAX_DEPTH: u8 = 8;
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(missing_docs)] // the variants are Value's
 pub enum ValueRef<'a> {
+    /// Nothing was ever written here: what the catalog says the column has then
+    Absent,
     Null,
     Bool(bool),
     Int2(i16),
@@ -82,7 +86,7 @@ impl ValueRef<'_> {
 
     fn to_value_at(self, depth: u8) -> Result<Value, NotARow> {
         Ok(match self {
-            ValueRef::Null => Value::Null,
+            ValueRef::Absent | ValueRef::Null => Value::Null,
             ValueRef::Bool(v) => Value::Bool(v),
             ValueRef::Int2(v) => Value::Int2(v),
             ValueRef::Int4(v) => Value::Int4(v),
@@ -120,6 +124,19 @@ impl ValueRef<'_> {
 pub fn encode<'a>(values: impl IntoIterator<Item = &'a Value>) -> Bytes {
     let mut out = Vec::with_capacity(64);
     encode_to(values, &mut out);
+    out.into()
+}
+
+/// Encodes a row some of whose slots are absent.
+pub fn encode_sparse<'a>(values: impl IntoIterator<Item = Option<&'a Value>>) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    out.push(VERSION);
+    for value in values {
+        match value {
+            Some(value) => put(value, &mut out),
+            None => out.push(tag::ABSENT),
+        }
+    }
     out.into()
 }
 
@@ -224,7 +241,7 @@ impl<'a> Slots<'a> {
             return Ok(false);
         }
         match self.byte()? {
-            tag::NULL | tag::FALSE | tag::TRUE => {}
+            tag::ABSENT | tag::NULL | tag::FALSE | tag::TRUE => {}
             tag::INT2
             | tag::INT4
             | tag::INT8
@@ -262,6 +279,7 @@ impl<'a> Slots<'a> {
     fn value(&mut self) -> Result<ValueRef<'a>, NotARow> {
         let out_of_range = |_| NotARow("number out of range");
         Ok(match self.byte()? {
+            tag::ABSENT => ValueRef::Absent,
             tag::NULL => ValueRef::Null,
             tag::FALSE => ValueRef::Bool(false),
             tag::TRUE => ValueRef::Bool(true),

@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use polity_base::key::KeyBuilder;
-use polity_base::row::{self, Slots};
+use polity_base::row::{self, Slots, ValueRef};
 use polity_base::{ColumnId, Key, Value};
 
 use super::model::{ForeignKey, Index, Table};
@@ -57,6 +57,7 @@ pub fn load(table: &Table, stored: &[u8]) -> Result<Vec<Value>> {
         let value = if more { slots.next_slot().map_err(damaged)? } else { None };
         slot += 1;
         values.push(match value {
+            Some(ValueRef::Absent) => column.missing.clone(),
             Some(v) => v.to_value().map_err(damaged)?,
             None => {
                 more = false;

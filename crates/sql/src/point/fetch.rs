@@ -1,7 +1,7 @@
 //! Decoding the columns that are needed, and no others.
 
 use polity_base::Value;
-use polity_base::row::{NotARow, Slots};
+use polity_base::row::{NotARow, Slots, ValueRef};
 
 use crate::catalog::Table;
 use crate::error::{Condition, Error, Result};
@@ -56,8 +56,8 @@ impl Fetch {
             let value = if more { slots.next_slot()? } else { None };
             at = slot + 1;
             values.push(match value {
+                Some(ValueRef::Absent) | None => missing.clone(),
                 Some(v) => v.to_value()?,
-                None => missing.clone(),
             });
         }
         Ok(values)

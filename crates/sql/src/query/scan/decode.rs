@@ -87,6 +87,7 @@ impl Decoder {
             let value = if more { slots.next_slot().map_err(|e| self.damaged(e))? } else { None };
             at += 1;
             match value {
+                Some(ValueRef::Absent) => builder.value(missing)?,
                 Some(value) => push(builder, value)?,
                 None => {
                     more = false;
@@ -139,7 +140,7 @@ fn push(builder: &mut Builder, value: ValueRef<'_>) -> Result<()> {
         (Builder::Int2(b), ValueRef::Int2(v)) => b.append_value(v),
         (Builder::Float4(b), ValueRef::Float4(v)) => b.append_value(v),
         (Builder::Float8(b), ValueRef::Float8(v)) => b.append_value(v),
-        (b, ValueRef::Null) => b.null(),
+        (b, ValueRef::Absent | ValueRef::Null) => b.null(),
         (Builder::Bool(b), ValueRef::Bool(v)) => b.append_value(v),
         (Builder::Timestamp(b), ValueRef::Timestamp(v)) => b.append_value(v),
         (Builder::TimestampTz(b), ValueRef::TimestampTz(v)) => b.append_value(v),

@@ -1,0 +1,99 @@
+//! What an operator wants to know of a replica.
+
+use std::time::Duration;
+
+use polity_base::{Key, NodeId, Timestamp};
+
+use crate::row::Lost;
+use crate::stamp::{Stamp, VersionVector};
+
+/// A replica at a glance.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What was applied here
+    pub vector: VersionVector,
+    /// What every member is known to have
+    pub stable: VersionVector,
+    /// The others
+    pub peers: Vec<PeerStatus>,
+    /// Deltas that wait for others before them, and their bytes
+    pub held_deltas: u64,
+    /// See `held_deltas`
+    pub held_bytes: u64,
+    /// Deltas that are kept for members that lack them, and their bytes
+    pub log_deltas: u64,
+    /// See `log_deltas`
+    pub log_bytes: u64,
+    /// Why reads or writes are refused, if they are
+    pub not_ready: Option<String>,
+    /// What the replica has done since it was started
+    pub counts: Counts,
+}
+
+/// Another replica, as seen from here.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// The node
+    pub node: NodeId,
+    /// What it is known to have
+    pub vector: VersionVector,
+    /// How much older the oldest write that it is not known to have is than now
+    pub lag: Duration,
+    /// Since when it cannot be reached
+    pub unreachable_since: Option<Timestamp>,
+    /// Whether it is what keeps the log from being collected
+    pub holds_back: bool,
+}
+
+/// What a replica has done since it was started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Transactions that were committed here
+    pub commits: u64,
+    /// Entries of the log that these and the others' took
+    pub entries: u64,
+    /// Bytes of those entries
+    pub entry_bytes: u64,
+    /// Deltas of others that were applied
+    pub applied_deltas: u64,
+    /// Deltas that came again
+    pub repeated_deltas: u64,
+    /// Deltas that were sent to others
+    pub sent_deltas: u64,
+    /// Bytes of them
+    pub sent_bytes: u64,
+    /// Values that lost to concurrent writes
+    pub conflicts: u64,
+    /// Transactions refused because the share here was too small
+    pub short_shares: u64,
+    /// Transfers of shares given to others
+    pub transfers: u64,
+    /// Tombstones and removals that were forgotten
+    pub collected: u64,
+    /// Rows that were found to differ from another replica's although both had
+    /// applied the same, and were repaired
+    pub repaired_rows: u64,
+}
+
+/// A value that lost to a concurrent write.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// The row
+    pub key: Key,
+    /// What was lost, and to what
+    pub lost: Lost,
+}
+
+/// How much of a counter a replica may spend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShareOf {
+    /// Who
+    pub node: NodeId,
+    /// By how much it may shrink the counter; `None` without a lower bound
+    pub take: Option<u64>,
+    /// By how much it may grow it; `None` without an upper bound
+    pub add: Option<u64>,
+}
+
+/// Which write an entry of a log is about.
+pub type Written = Stamp;

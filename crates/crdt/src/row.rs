@@ -1,0 +1,339 @@
+//! One row: whether it is there, and its cells.
+//!
+//! **Life** is a count that is odd while the row is there: an insert makes it odd, a
+//! delete even, and the greater count stands (causal length: Yu and Rostad, "A
+//! Low-Cost Set CRDT Based on Causal Lengths", PaPoC 2020). Cells belong to the life
+//! they were written in and go with it. So a delete wins over whatever was done to
+//! that life at the same time, and a row that is inserted again begins afresh.
+//!
+//! ```text
+//! life   0 ── insert ──▶ 1 ── delete ──▶ 2 ── insert ──▶ 3 …
+//! cells      {a, b, c}       {}              {a, b, c}
+//! ```
+//! A state is a pair in lexicographic order: of two lives the greater stands whole; of
+//! one life the cells join. That is a join semilattice, with one exception: once
+//! every replica has applied a delete its trace is forgotten, and a later insert begins
+//! with 1 again. It may meet a replica that has not forgotten yet; that one sees that
+//! the author knew of the delete and lets the insert stand ([`RowState::join`]).
+
+use std::collections::BTreeMap;
+
+use polity_base::key::NotAKey;
+use polity_base::{ColumnChange, ColumnId, NodeId, RowChange, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Cell, Counter, Register, Set, Tally};
+use crate::escrow::{Share, Shortage, Side};
+use crate::stamp::{Stamp, VersionVector};
+
+/// Whether a row is there, and since which write.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Life {
+    /// Inserts and deletes so far; odd: the row is there
+    pub count: u64,
+    /// The last of them; of concurrent ones, the later
+    pub stamp: Stamp,
+}
+
+/// The state of a row, or the part of it that a change adds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct RowState {
+    /// Whether it is there
+    pub life: Life,
+    /// Its cells, of this life
+    pub cells: BTreeMap<ColumnId, Cell>,
+}
+
+/// A value that a write lost to one whose author had not seen it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Lost {
+    /// The column
+    pub column: ColumnId,
+    /// What stands; `None`: the row was deleted
+    pub kept: Option<Value>,
+    /// The write that stands
+    pub kept_stamp: Stamp,
+    /// What does not
+    pub lost: Value,
+    /// The write that wrote it
+    pub lost_stamp: Stamp,
+}
+
+/// Who had seen what, of two states that are joined.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinContext<'a> {
+    /// What this replica has applied
+    pub here: &'a VersionVector,
+    /// What the author of the other state had applied
+    pub author: &'a VersionVector,
+}
+
+/// Why a change is refused. Nothing of it is done then.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// An insert of a row that is there
+    #[error("the row is there already")]
+    Exists,
+    /// An update or delete of a row that is not there
+    #[error("the row is not there")]
+    Missing,
+    /// This replica may not change the counter so far
+    #[error("the counter in column {0} may not go that far")]
+    Short(ColumnId, Shortage),
+    /// A new row's counter is beyond its bounds
+    #[error("the counter in column {0} begins beyond its bounds")]
+    OutOfBounds(ColumnId),
+    /// The sums of a counter do not fit any more
+    #[error("the counter in column {0} cannot count that far")]
+    Overflow(ColumnId),
+    /// The column is of another kind than the change
+    #[error("column {column} is a {kind}")]
+    Kind {
+        /// The column
+        column: ColumnId,
+        /// What it is
+        kind: &'static str,
+    },
+    /// An element that has no order
+    #[error("an element of column {0}: {1}")]
+    Element(ColumnId, NotAKey),
+}
+
+impl RowState {
+    /// Whether the row is there.
+    pub fn is_live(&self) -> bool {
+        self.life.count % 2 == 1
+    }
+
+    /// Whether nothing is known of it.
+    pub fn is_blank(&self) -> bool {
+        self.life.count == 0
+    }
+
+    /// What `change` adds to this state when the replica `stamp.origin` does it by the
+    /// write `stamp`. A new row's counters are spread over `members`.
+    pub fn change(&self, change: &RowChange, stamp: Stamp, members: &[NodeId]) -> Result<RowState, Refused> {
+        match change {
+            RowChange::Insert(_) if self.is_live() => Err(Refused::Exists),
+            RowChange::Insert(columns) => {
+                let life = Life { count: self.life.count + 1, stamp };
+                let cells = columns.iter().map(|(id, change)| Ok((*id, begin(*id, change, stamp, members)?)));
+                Ok(RowState { life, cells: cells.collect::<Result<_, _>>()? })
+            }
+            RowChange::Update(_) | RowChange::Delete if !self.is_live() => Err(Refused::Missing),
+            RowChange::Delete => {
+                Ok(RowState { life: Life { count: self.life.count + 1, stamp }, cells: BTreeMap::new() })
+            }
+            RowChange::Update(columns) => {
+                let cells = columns.iter().map(|(id, change)| Ok((*id, self.cell_after(*id, change, stamp, members)?)));
+                Ok(RowState { life: self.life, cells: cells.collect::<Result<_, _>>()? })
+            }
+        }
+    }
+
+    /// The part that `change` adds to the cell of `column`.
+    fn cell_after(
+        &self,
+        column: ColumnId,
+        change: &ColumnChange,
+        stamp: Stamp,
+        members: &[NodeId],
+    ) -> Result<Cell, Refused> {
+        let kind = |cell: &Cell| Refused::Kind { column, kind: cell.kind() };
+        match (change, self.cells.get(&column)) {
+            // A column that was added to the table since.
+            (_, None) => begin(column, change, stamp, members),
+            (ColumnChange::Set(value), Some(Cell::Register(_))) => {
+                Ok(Cell::Register(Register { stamp, value: value.clone() }))
+            }
+            (ColumnChange::Add { amount, .. }, Some(Cell::Counter(counter))) => {
+                if let Some(shortage) = counter.shortage(stamp.origin, *amount) {
+                    return Err(Refused::Short(column, shortage));
+                }
+                let after = counter.tally(stamp.origin).after(*amount);
+                let after = after.filter(|_| i64::try_from(counter.sum() + i128::from(*amount)).is_ok());
+                Ok(Cell::Counter(counter.part(stamp.origin, after.ok_or(Refused::Overflow(column))?)))
+            }
+            (ColumnChange::Elements { added, removed }, Some(Cell::Set(set))) => {
+                elements(set, added, removed, stamp).map(Cell::Set).map_err(|e| Refused::Element(column, e))
+            }
+            (_, Some(cell)) => Err(kind(cell)),
+        }
+    }
+
+    /// Joins what another state adds, and says which values were lost over it. Returns
+    /// whether this state changed.
+    pub fn join(&mut self, other: &RowState, context: JoinContext<'_>, lost: &mut Vec<Lost>) -> bool {
+        if self.life.count != other.life.count {
+            // The author of a lower life knew of this delete, and every replica had it.
+            let forgotten = |deleted: &RowState, of: &VersionVector| {
+                !deleted.is_live() && !deleted.is_blank() && of.covers(deleted.life.stamp)
+            };
+            let theirs = match other.life.count > self.life.count {
+                true => !(self.is_live() && forgotten(other, context.here)),
+                false => other.is_live() && forgotten(self, context.author),
+            };
+            if theirs {
+                lose(&self.cells, other, context.author, lost);
+                *self = other.clone();
+            } else {
+                lose(&other.cells, self, context.here, lost);
+            }
+            return theirs;
+        }
+        let before = self.clone();
+        self.life.stamp = self.life.stamp.max(other.life.stamp);
+        for (column, theirs) in &other.cells {
+            match self.cells.get_mut(column) {
+                None => {
+                    self.cells.insert(*column, theirs.clone());
+                }
+                Some(ours) => {
+                    outdo(*column, ours, theirs, context, lost);
+                    ours.join(theirs);
+                }
+            }
+        }
+        *self != before
+    }
+
+    /// What gives `to` the right of `from` to change the counter of `column`, up to
+    /// `amount`, and how much that is; `None` if it is nothing.
+    pub fn transfer(
+        &self,
+        column: ColumnId,
+        (from, to): (NodeId, NodeId),
+        side: Side,
+        amount: u64,
+    ) -> Option<(RowState, u64)> {
+        let counter = self.counter(column)?;
+        let (tally, given) = counter.giving(from, to, side, amount)?;
+        Some((self.with_tally(column, counter, from, tally), given))
+    }
+
+    /// What moves all rights of `lost` to `heir`; `None` if there are none.
+    pub fn take_over(&self, lost: NodeId, heir: NodeId) -> Option<RowState> {
+        let mut part = RowState { life: self.life, cells: BTreeMap::new() };
+        for (column, cell) in &self.cells {
+            let Cell::Counter(counter) = cell else { continue };
+            let mut after = counter.clone();
+            let mut any = false;
+            for side in [Side::Take, Side::Add] {
+                if let Some((tally, _)) = after.giving(lost, heir, side, u64::MAX) {
+                    after.tallies.insert(lost, tally);
+                    any = true;
+                }
+            }
+            if any {
+                part.cells.insert(*column, Cell::Counter(counter.part(lost, after.tally(lost))));
+            }
+        }
+        (!part.cells.is_empty()).then_some(part)
+    }
+
+    /// What every replica may do to the counters with bounds.
+    pub fn shares(&self) -> Vec<(ColumnId, Vec<Share>)> {
+        let shares = |(column, cell): (&ColumnId, &Cell)| match cell {
+            Cell::Counter(counter) if counter.bounds.any() => Some((*column, counter.shares())),
+            _ => None,
+        };
+        self.cells.iter().filter_map(shares).collect()
+    }
+
+    /// The counter in `column` of a row that is there.
+    pub fn counter(&self, column: ColumnId) -> Option<&Counter> {
+        match self.cells.get(&column) {
+            Some(Cell::Counter(counter)) if self.is_live() => Some(counter),
+            _ => None,
+        }
+    }
+
+    fn with_tally(&self, column: ColumnId, counter: &Counter, node: NodeId, tally: Tally) -> RowState {
+        let cells = BTreeMap::from([(column, Cell::Counter(counter.part(node, tally)))]);
+        RowState { life: self.life, cells }
+    }
+
+    /// Forgets what every replica has applied: `stable` is what all of them have, and
+    /// this replica has applied whatever they did before they knew that. A deleted row
+    /// becomes blank. Returns whether something was forgotten.
+    pub fn collect(&mut self, stable: &VersionVector) -> bool {
+        if !self.is_live() {
+            let known = !self.is_blank() && stable.covers(self.life.stamp);
+            if known {
+                *self = RowState::default();
+            }
+            return known;
+        }
+        self.cells.values_mut().fold(false, |any, cell| cell.collect(stable) | any)
+    }
+}
+
+/// The cell that a new row begins with.
+fn begin(column: ColumnId, change: &ColumnChange, stamp: Stamp, members: &[NodeId]) -> Result<Cell, Refused> {
+    Ok(match change {
+        ColumnChange::Set(value) => Cell::Register(Register { stamp, value: value.clone() }),
+        ColumnChange::Add { amount, bounds } => {
+            let within = bounds.lower.is_none_or(|b| b <= *amount) && bounds.upper.is_none_or(|b| *amount <= b);
+            if !within {
+                return Err(Refused::OutOfBounds(column));
+            }
+            let mut counter = Counter::new(*bounds, stamp);
+            let above = amount.checked_sub(counter.lowest()).ok_or(Refused::Overflow(column))?;
+            let tally = counter.tally(stamp.origin).after(above).ok_or(Refused::Overflow(column))?;
+            counter.tallies.insert(stamp.origin, tally);
+            counter.spread(stamp.origin, members);
+            Cell::Counter(counter)
+        }
+        ColumnChange::Elements { added, removed } => {
+            Cell::Set(elements(&Set::default(), added, removed, stamp).map_err(|e| Refused::Element(column, e))?)
+        }
+    })
+}
+
+/// What puts elements into `set` and takes elements out. One that is in both lists is
+/// put in.
+fn elements(set: &Set, added: &[Value], removed: &[Value], stamp: Stamp) -> Result<Set, NotAKey> {
+    let mut part = Set::default();
+    for value in removed {
+        part.elements.extend(set.removing(value, stamp)?);
+    }
+    for value in added {
+        let (place, element) = set.adding(value, stamp)?;
+        part.elements.insert(place, element);
+    }
+    Ok(part)
+}
+
+/// Notes the registers of a life that ends, unless whoever ended it had seen them.
+fn lose(cells: &BTreeMap<ColumnId, Cell>, winner: &RowState, seen: &VersionVector, lost: &mut Vec<Lost>) {
+    for (column, cell) in cells {
+        let Cell::Register(register) = cell else { continue };
+        let (kept, kept_stamp) = match winner.cells.get(column) {
+            Some(Cell::Register(kept)) => (Some(&kept.value), kept.stamp),
+            _ => (None, winner.life.stamp),
+        };
+        if !seen.covers(register.stamp) && kept != Some(&register.value) {
+            let (kept, value) = (kept.cloned(), register.value.clone());
+            lost.push(Lost { column: *column, kept, kept_stamp, lost: value, lost_stamp: register.stamp });
+        }
+    }
+}
+
+/// Notes which of two writes of a column is lost, unless the other's author had seen it.
+fn outdo(column: ColumnId, ours: &Cell, theirs: &Cell, context: JoinContext<'_>, lost: &mut Vec<Lost>) {
+    let (Cell::Register(ours), Cell::Register(theirs)) = (ours, theirs) else { return };
+    let (kept, gone, seen) = match theirs.stamp.cmp(&ours.stamp) {
+        std::cmp::Ordering::Equal => return,
+        std::cmp::Ordering::Greater => (theirs, ours, context.author),
+        std::cmp::Ordering::Less => (ours, theirs, context.here),
+    };
+    if !seen.covers(gone.stamp) && kept.value != gone.value {
+        lost.push(Lost {
+            column,
+            kept: Some(kept.value.clone()),
+            kept_stamp: kept.stamp,
+            lost: gone.value.clone(),
+            lost_stamp: gone.stamp,
+        });
+    }
+}
