@@ -16,6 +16,8 @@
 //! | [`row`]     | one row: its life and its cells; change, join, forget          |
 //! | [`stored`]  | a row's state as bytes: the visible row, and what merging keeps |
 //! | [`delta`]   | one transaction's changes, on their way to the other replicas  |
+//! | [`replica`] | this node's replica, over the node's log and rows              |
+//! | [`error`]   | why a replica could not do what it was asked                   |
 //!
 //! A row's states form a join semilattice (Shapiro, Preguiça, Baquero, Zawirski,
 //! "Conflict-free Replicated Data Types", SSS 2011) and deltas are states with few
@@ -24,17 +26,21 @@
 //! told the same hold the same.
 //!
 //! What is absent: SQL, and any knowledge of who the other nodes are beyond their
-//! numbers. The modules above do no IO and read no clock.
+//! numbers. The modules of the merge rules do no IO and read no clock.
 
 pub mod cell;
 pub mod delta;
+pub mod error;
 pub mod escrow;
+pub mod replica;
 pub mod row;
 pub mod stamp;
 pub mod stored;
 
 pub use cell::{Cell, Counter, Register, Set};
 pub use delta::Delta;
+pub use error::{Error, Holder};
 pub use escrow::{Share, Shortage};
+pub use replica::{Limits, Options, Peers, Replica, Schema};
 pub use row::{JoinContext, Life, Lost, Refused, RowState};
 pub use stamp::{Stamp, VersionVector};

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use polity_base::{Key, NodeId, Timestamp};
+use polity_base::{ColumnId, Key, NodeId, Timestamp};
 
+use crate::escrow::Share;
 use crate::row::Lost;
-use crate::stamp::{Stamp, VersionVector};
+use crate::stamp::VersionVector;
 
 /// A replica at a glance.
 #[derive(Clone, Debug)]
@@ -84,16 +85,28 @@ pub struct Conflict {
     pub lost: Lost,
 }
 
-/// How much of a counter a replica may spend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ShareOf {
-    /// Who
-    pub node: NodeId,
-    /// By how much it may shrink the counter; `None` without a lower bound
-    pub take: Option<u64>,
-    /// By how much it may grow it; `None` without an upper bound
-    pub add: Option<u64>,
+/// The shares of one counter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CounterShares {
+    /// The row
+    pub key: Key,
+    /// The counter
+    pub column: ColumnId,
+    /// Who may do what, as far as is known here
+    pub shares: Vec<Share>,
 }
 
-/// Which write an entry of a log is about.
-pub type Written = Stamp;
+/// What comparing this replica with another one found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Comparison {
+    /// Rows of this replica that were looked at
+    pub rows: u64,
+    /// Rows of which the two replicas held different states
+    pub differing: u64,
+    /// Rows that were mended here although all that the other had was applied here
+    pub repaired: u64,
+    /// Bytes sent
+    pub sent_bytes: u64,
+    /// Bytes received
+    pub received_bytes: u64,
+}
