@@ -32,6 +32,8 @@ pub mod cell;
 pub mod delta;
 pub mod error;
 pub mod escrow;
+#[cfg(test)]
+mod laws;
 pub mod replica;
 pub mod row;
 pub mod stamp;
