@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::IndexId;
+use crate::ids::{IndexId, RangeId};
 use crate::key::{Key, Span};
 
 /// Which failure model a table is kept under.
@@ -33,6 +33,9 @@ const EVENTUAL: u32 = 0x8000_0000;
 const MERGING: u32 = 0xC000_0000;
 
 impl Guarantee {
+    /// All of them, in order.
+    pub const ALL: [Guarantee; 3] = [Guarantee::Strong, Guarantee::Eventual, Guarantee::Byzantine];
+
     /// The word that names it in SQL.
     pub fn name(self) -> &'static str {
         match self {
@@ -71,6 +74,16 @@ impl Guarantee {
             Guarantee::Byzantine => Span { start: from(0x40), end: from(0x80) },
             Guarantee::Eventual => Span { start: from(0x80), end: Key(bytes::Bytes::from_static(&[0xFF; 5])) },
         }
+    }
+}
+
+impl RangeId {
+    /// All eventual tables, of which every node holds a replica.
+    pub const EVENTUAL: RangeId = RangeId(2);
+
+    /// The guarantee its keys are kept under.
+    pub fn guarantee(self) -> Guarantee {
+        if self == RangeId::EVENTUAL { Guarantee::Eventual } else { Guarantee::Strong }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polity_base::planted::{Bug, planted};
-use polity_store::state::{Checkpoint, State};
+use polity_store::state::{Checkpoint, Checkpointed, State};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -24,6 +24,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 pub struct Checkpointer {
     state: Arc<State>,
     groups: Vec<Group>,
+    others: Vec<Arc<dyn Checkpointed>>,
     interval: Duration,
     bytes: u64,
 }
@@ -32,7 +33,12 @@ impl Checkpointer {
     /// A checkpointer of `state`, in which all of `groups` apply, that acts each
     /// `interval`, or when `bytes` were logged since it last did.
     pub fn new(state: Arc<State>, groups: Vec<Group>, interval: Duration, bytes: u64) -> Checkpointer {
-        Checkpointer { state, groups, interval, bytes }
+        Checkpointer { state, groups, others: Vec::new(), interval, bytes }
+    }
+
+    /// One that also purges the logs of `others`, which are not Raft's.
+    pub fn with_others(self, others: Vec<Arc<dyn Checkpointed>>) -> Checkpointer {
+        Checkpointer { others, ..self }
     }
 
     /// Takes one checkpoint now.
@@ -41,6 +47,11 @@ impl Checkpointer {
         for group in &self.groups {
             if let Some(mark) = done.marks.get(&group.id()) {
                 group.compact(*mark).await?;
+            }
+        }
+        for other in &self.others {
+            if let Some(mark) = done.marks.get(&other.group()) {
+                other.made_durable(*mark);
             }
         }
         Ok(())
@@ -53,7 +64,8 @@ impl Checkpointer {
 
     async fn make_durable(&self) -> Result<Checkpoint, Error> {
         if planted(Bug::PurgeBeforeCheckpoint) {
-            let marks = self.groups.iter().map(|g| (g.id(), self.state.applied(g.id()))).collect();
+            let groups = self.groups.iter().map(Group::id).chain(self.others.iter().map(|o| o.group()));
+            let marks = groups.map(|group| (group, self.state.applied(group))).collect();
             return Ok(Checkpoint { marks, versions: 0 });
         }
         let state = self.state.clone();
@@ -62,7 +74,8 @@ impl Checkpointer {
     }
 
     fn logged(&self) -> u64 {
-        self.groups.iter().map(|g| g.metrics().log_bytes.load(Ordering::Relaxed)).sum()
+        let raft = self.groups.iter().map(|g| g.metrics().log_bytes.load(Ordering::Relaxed));
+        raft.chain(self.others.iter().map(|o| o.logged_bytes())).sum()
     }
 
     /// Takes checkpoints until `stop` turns true or its sender is dropped.

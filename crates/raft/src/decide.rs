@@ -183,7 +183,7 @@ impl Group {
         if let BatchOutcome::Committed(at) | BatchOutcome::Duplicate(at) = &outcome
             && self.inner.shared.progress.commit() < *at
         {
-            let mut commits = self.inner.shared.state.observe_commits();
+            let mut commits = self.inner.shared.state.observe_commits(self.inner.id.guarantee());
             let _ = timeout(self.inner.refuse_after, commits.wait_for(|now| now >= at)).await;
         }
         Ok(outcome)
@@ -262,7 +262,7 @@ impl Group {
         if planted(Bug::SkipWaitForApplied) {
             return Ok(at);
         }
-        let mut commits = self.inner.shared.state.observe_commits();
+        let mut commits = self.inner.shared.state.observe_commits(self.inner.id.guarantee());
         match timeout(left, commits.wait_for(|now| *now >= at)).await {
             Ok(Ok(_)) => Ok(at),
             Ok(Err(_)) => Err(self.is_stopped()),

@@ -150,7 +150,7 @@ fn beside_checkpoints(state: &Arc<State>, rows: u64) -> Result<(), Error> {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(Duration::from_secs(1));
                 state.checkpoint()?;
-                let newest = *state.observe_commits().borrow();
+                let newest = *state.observe_commits(polity_base::Guarantee::Strong).borrow();
                 state.collect(newest, 100_000)?;
                 done += 1;
             }

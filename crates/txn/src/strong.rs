@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Batch, Class, Key, NodeId, Span, Timestamp};
+use polity_base::{Batch, Class, Guarantee, Key, NodeId, Span, Timestamp};
 use polity_raft::Group;
 use polity_store::state::{Answer, BatchOutcome, Reader, Scan, State};
 
@@ -55,7 +55,7 @@ impl Replica for StrongReplica {
         // The horizon moves only now and then; what lies before the retention period
         // may be cleared all the same.
         let retention = u64::try_from(self.state.retention().as_nanos()).unwrap_or(u64::MAX);
-        self.state.horizon().max(self.applied().minus_nanos(retention))
+        self.state.horizon(Guarantee::Strong).max(self.applied().minus_nanos(retention))
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {

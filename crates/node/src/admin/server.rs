@@ -183,7 +183,7 @@ impl Server {
                 Err(error) => return Answer::Later(error.to_string()),
             },
         };
-        let mut applied = self.state.observe_commits();
+        let mut applied = self.state.observe_commits(Guarantee::Strong);
         match tokio::time::timeout(CATCH_UP, applied.wait_for(|now| *now >= at)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Answer::Later("it stops".to_owned()),

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use polity_base::Timestamp;
+use polity_base::{Guarantee, Timestamp};
 use polity_store::state::State;
 
 use super::stored::Stored;
-use super::{View, everything};
+use super::View;
 use crate::machine::Machine;
 
 /// So many differing rows are named.
@@ -22,7 +22,7 @@ const SOME: usize = 4;
 fn rows(state: &State, at: Timestamp) -> Result<BTreeSet<(Timestamp, String)>, String> {
     let mut rows = BTreeSet::new();
     let read = state.snapshot().and_then(|reader| {
-        reader.scan(&everything(), at)?.drive(|key, written, _| {
+        reader.scan(&Guarantee::Strong.span(), at)?.drive(|key, written, _| {
             rows.insert((written, key.iter().map(|byte| format!("{byte:02x}")).collect()));
             ControlFlow::Continue(())
         })
@@ -53,15 +53,15 @@ pub fn check(views: &[View], machines: &[Arc<Machine>]) -> Result<(), String> {
         }
         // Nothing on disk is newer than the mark, though the horizon may be: it follows
         // what is applied in memory.
-        let at = mark.commit.max(stored.state.horizon());
-        let digest = stored.state.snapshot().and_then(|rows| rows.digest(&everything(), at));
+        let at = mark.commit.max(stored.state.horizon(Guarantee::Strong));
+        let digest = stored.state.snapshot().and_then(|rows| rows.digest(&Guarantee::Strong.span(), at));
         let here = digest.map_err(|e| format!("checkpoint is prefix: n{}'s cannot be read: {e}", view.node))?;
         for other in views.iter().filter(|other| other.node != view.node && other.applied.commit >= mark.commit) {
             // What is older than another node's horizon it cannot show any more.
-            if other.core.state().horizon() > mark.commit {
+            if other.core.state().horizon(Guarantee::Strong) > mark.commit {
                 continue;
             }
-            let there = other.core.state().snapshot().and_then(|rows| rows.digest(&everything(), mark.commit));
+            let there = other.core.state().snapshot().and_then(|rows| rows.digest(&Guarantee::Strong.span(), mark.commit));
             let Ok(there) = there else { continue };
             if here != there {
                 let (stored, shown) = (rows(&stored.state, at)?, rows(other.core.state(), mark.commit)?);

@@ -8,7 +8,6 @@
 //! written. See the module `state` for why this comes out alike everywhere.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
@@ -48,10 +47,7 @@ impl State {
         let outcomes = outcomes.map_err(|e| self.poison(e))?;
         let mark = work.mark;
         *group.mark.lock() = mark;
-        let before = self.visible.fetch_max(mark.commit.0, Ordering::AcqRel);
-        if before < mark.commit.0 {
-            self.commits.send_replace(mark.commit);
-        }
+        self.show(id, mark);
         Ok(outcomes)
     }
 }

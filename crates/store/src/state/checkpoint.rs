@@ -26,6 +26,19 @@ pub struct Checkpoint {
     pub versions: u64,
 }
 
+/// A group whose log can be purged once the state is durable.
+pub trait Checkpointed: Send + Sync + 'static {
+    /// The group
+    fn group(&self) -> RangeId;
+
+    /// How many bytes it has logged since it was started
+    fn logged_bytes(&self) -> u64;
+
+    /// Takes note that its entries up to `mark` are not needed any more to recover the
+    /// state.
+    fn made_durable(&self, mark: AppliedMark);
+}
+
 /// What is known to be durable.
 pub(super) struct Durable {
     pub marks: BTreeMap<RangeId, AppliedMark>,
@@ -61,12 +74,12 @@ impl State {
             for (id, stored) in &frozen.groups {
                 put_mark(transaction, &self.failure, *id, stored)?;
             }
-            put_stats(transaction, &self.failure, &stats, self.horizon())?;
+            put_stats(transaction, &self.failure, &stats, self.pins.lock().horizons())?;
             Ok(versions)
         });
         let published = versions.and_then(|versions| {
-            let horizon = self.view.read().base.horizon;
-            Ok((versions, base(&self.db, &self.failure, horizon)?))
+            let horizons = self.view.read().base.horizons;
+            Ok((versions, base(&self.db, &self.failure, horizons)?))
         });
         let (versions, base) = published.map_err(|e| self.poison(e))?;
         self.thaw(base);

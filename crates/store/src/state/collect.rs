@@ -1,6 +1,7 @@
 //! Removing versions that nobody reads any more.
 //!
-//! The *horizon* is the oldest timestamp that can be read. Versions that were
+//! The *horizon* is the oldest timestamp that can be read, of each guarantee its own.
+//! Versions that were
 //! superseded at or before it are invisible and go, as do deletions at or before
 //! it; the work list is in redb's `garbage`, written by checkpoints in the order of
 //! time. The horizon never passes a pin, nor what the retention period protects.
@@ -12,14 +13,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use polity_base::Timestamp;
+use polity_base::{Guarantee, Timestamp};
 use redb::{ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
 use crate::error::Error;
 use crate::state::backend::Failure;
 use crate::state::flush::superseded;
+use crate::state::lanes::Lanes;
 use crate::state::reader::{Base, View};
-use crate::state::tables::{self, GARBAGE, ROWS, put_meta};
+use crate::state::tables::{self, ROWS, garbage, put_horizons};
 use crate::state::version::{VersionedKey, join, split, unwrap};
 use crate::state::{State, from_redb};
 
@@ -34,35 +36,35 @@ pub struct Collected {
 
 /// Timestamps that must stay readable.
 pub(super) struct Pins {
-    held: BTreeMap<Timestamp, usize>,
-    horizon: Timestamp,
+    held: Lanes<BTreeMap<Timestamp, usize>>,
+    horizons: Lanes<Timestamp>,
 }
 
 impl Pins {
-    pub fn new(horizon: Timestamp) -> Pins {
-        Pins { held: BTreeMap::new(), horizon }
+    pub fn new(horizons: Lanes<Timestamp>) -> Pins {
+        Pins { held: Lanes::default(), horizons }
     }
 
-    pub fn horizon(&self) -> Timestamp {
-        self.horizon
+    pub fn horizons(&self) -> Lanes<Timestamp> {
+        self.horizons
     }
 
-    /// Moves the horizon to `target` at least, whatever is pinned.
-    pub fn raise(&mut self, target: Timestamp) -> Timestamp {
-        self.horizon = self.horizon.max(target);
-        self.horizon
+    /// Moves the horizon of `guarantee` to `target` at least, whatever is pinned.
+    pub fn raise(&mut self, guarantee: Guarantee, target: Timestamp) -> Lanes<Timestamp> {
+        self.horizons[guarantee] = target.max(self.horizons[guarantee]);
+        self.horizons
     }
 
-    /// Moves the horizon towards `target`, as far as pins allow.
-    fn advance(&mut self, target: Timestamp) -> Timestamp {
-        let oldest = self.held.keys().next().copied().unwrap_or(Timestamp::MAX);
-        self.horizon = self.horizon.max(target.min(oldest));
-        self.horizon
+    /// Moves the horizon of `guarantee` towards `target`, as far as pins allow.
+    fn advance(&mut self, guarantee: Guarantee, target: Timestamp) {
+        let oldest = self.held[guarantee].keys().next().copied().unwrap_or(Timestamp::MAX);
+        self.raise(guarantee, target.min(oldest));
     }
 }
 
 /// Keeps a timestamp readable until it is dropped.
 pub struct Pin {
+    guarantee: Guarantee,
     at: Timestamp,
     pins: Arc<Mutex<Pins>>,
 }
@@ -77,31 +79,34 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = self.pins.lock();
-        if let Some(count) = pins.held.get_mut(&self.at) {
+        let held = &mut pins.held[self.guarantee];
+        if let Some(count) = held.get_mut(&self.at) {
             *count -= 1;
             if *count == 0 {
-                pins.held.remove(&self.at);
+                held.remove(&self.at);
             }
         }
     }
 }
 
 impl State {
-    /// Keeps `at` readable until the pin is dropped, however long that takes.
+    /// Keeps what keys of `guarantee` were at `at` readable until the pin is dropped,
+    /// however long that takes.
     ///
     /// # Errors
     /// [`Error::TooOld`] if `at` is before the horizon.
-    pub fn pin(&self, at: Timestamp) -> Result<Pin, Error> {
+    pub fn pin(&self, guarantee: Guarantee, at: Timestamp) -> Result<Pin, Error> {
         let mut pins = self.pins.lock();
-        if at < pins.horizon {
-            return Err(Error::TooOld { at, horizon: pins.horizon });
+        let horizon = pins.horizons[guarantee];
+        if at < horizon {
+            return Err(Error::TooOld { at, horizon });
         }
-        *pins.held.entry(at).or_default() += 1;
-        Ok(Pin { at, pins: self.pins.clone() })
+        *pins.held[guarantee].entry(at).or_default() += 1;
+        Ok(Pin { guarantee, at, pins: self.pins.clone() })
     }
 
     /// Removes versions that no read at or after `older_than` sees, or as many of
-    /// them as `budget` versions take; pins and the retention period keep what they
+    /// them as `budget` versions of each guarantee take; pins and the retention period keep what they
     /// protect. Blocks; readers and whoever applies do not wait for it. Versions
     /// that are not in redb yet are not removed: call it after a checkpoint.
     pub fn collect(&self, older_than: Timestamp, budget: usize) -> Result<Collected, Error> {
@@ -109,34 +114,52 @@ impl State {
         self.check()?;
         let retention = u64::try_from(self.options.retention.as_nanos()).unwrap_or(u64::MAX);
         let newest = self.snapshot()?.visible;
-        let target = older_than.min(newest.minus_nanos(retention));
-        let before = self.horizon();
-        let horizon = self.pins.lock().advance(target);
+        let (before, horizons) = {
+            let mut pins = self.pins.lock();
+            let before = pins.horizons();
+            for guarantee in Guarantee::ALL {
+                pins.advance(guarantee, older_than.min(newest[guarantee].minus_nanos(retention)));
+            }
+            (before, pins.horizons())
+        };
         let failure = &self.failure;
-        if !self.has_garbage(horizon)? {
-            if before < horizon {
-                self.publish(tables::base(&self.db, failure, horizon)?);
+        if !self.has_garbage(horizons)? {
+            if before != horizons {
+                self.publish(tables::base(&self.db, failure, horizons)?);
             }
             return Ok(Collected::default());
         }
         let collected = tables::write(&self.db, failure, |transaction| {
-            let collected = sweep(transaction, failure, horizon, budget)?;
-            put_meta(transaction, failure, "horizon", &horizon)?;
+            let mut collected = Collected::default();
+            for guarantee in Guarantee::ALL {
+                let some = sweep(transaction, failure, (guarantee, horizons[guarantee]), budget)?;
+                collected.versions += some.versions;
+                collected.more |= some.more;
+            }
+            put_horizons(transaction, failure, horizons)?;
             Ok(collected)
         });
-        let done = collected.and_then(|c| Ok((c, tables::base(&self.db, failure, horizon)?)));
+        let done = collected.and_then(|c| Ok((c, tables::base(&self.db, failure, horizons)?)));
         let (collected, base) = done.map_err(|e| self.poison(e))?;
         self.publish(base);
         Ok(collected)
     }
 
     /// Whether the oldest garbage may go.
-    fn has_garbage(&self, horizon: Timestamp) -> Result<bool, Error> {
+    fn has_garbage(&self, horizons: Lanes<Timestamp>) -> Result<bool, Error> {
         let failure = &self.failure;
         let transaction = self.db.begin_read().map_err(|e| from_redb(e, failure))?;
-        let garbage = transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
-        let first = garbage.first().map_err(|e| from_redb(e, failure))?;
-        Ok(first.is_some_and(|(key, _)| key.value().0 <= horizon.0))
+        for guarantee in Guarantee::ALL {
+            let garbage = match transaction.open_table(garbage(guarantee)) {
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                garbage => garbage.map_err(|e| from_redb(e, failure))?,
+            };
+            let first = garbage.first().map_err(|e| from_redb(e, failure))?;
+            if first.is_some_and(|(key, _)| key.value().0 <= horizons[guarantee].0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn publish(&self, base: Base) {
@@ -150,14 +173,14 @@ impl State {
     }
 }
 
-/// Works through the garbage up to `horizon`.
+/// Works through the garbage of a guarantee up to its horizon.
 fn sweep(
     transaction: &WriteTransaction,
     failure: &Failure,
-    horizon: Timestamp,
+    (guarantee, horizon): (Guarantee, Timestamp),
     budget: usize,
 ) -> Result<Collected, Error> {
-    let mut garbage = transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
+    let mut garbage = transaction.open_table(garbage(guarantee)).map_err(|e| from_redb(e, failure))?;
     let mut collected = Collected::default();
     let mut looked_at = 0;
     // In key order, since neighbours lie on the same page; of several versions of

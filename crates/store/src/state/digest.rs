@@ -31,7 +31,7 @@ impl State {
             self.check()?;
             (self.applied(group), self.snapshot()?)
         };
-        let (rows, sha256) = reader.digest(span, mark.commit.max(reader.horizon()))?;
+        let (rows, sha256) = reader.digest(span, mark.commit.max(reader.horizon(group.guarantee())))?;
         Ok(Digest { mark, rows, sha256 })
     }
 }

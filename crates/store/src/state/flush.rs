@@ -10,13 +10,13 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use polity_base::{Key, Timestamp};
+use polity_base::{Guarantee, Key, Timestamp};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::error::Error;
 use crate::state::layer::{Rows, Versions, is_cleared};
 use crate::state::stats::Stats;
-use crate::state::tables::{GARBAGE, ROWS, clear_rows, unreadable};
+use crate::state::tables::{ROWS, clear_rows, garbage, unreadable};
 use crate::state::version::{VersionedKey, join, split, unwrap, wrap};
 use crate::state::{State, from_redb};
 
@@ -92,7 +92,10 @@ impl<'a> Flush<'a> {
                 count += 1;
             }
         }
-        self.write_garbage()?;
+        self.superseded.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        for guarantee in Guarantee::ALL {
+            self.write_garbage(guarantee)?;
+        }
         Ok(count)
     }
 
@@ -131,20 +134,20 @@ impl<'a> Flush<'a> {
         }
     }
 
-    fn write_garbage(&mut self) -> Result<(), Error> {
-        self.superseded.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    fn write_garbage(&self, guarantee: Guarantee) -> Result<(), Error> {
         let failure = &self.state.failure;
-        let mut garbage = self.transaction.open_table(GARBAGE).map_err(|e| from_redb(e, failure))?;
+        let mut garbage = self.transaction.open_table(garbage(guarantee)).map_err(|e| from_redb(e, failure))?;
         let mut chunk = Vec::with_capacity(GARBAGE_CHUNK * 2);
         let mut number = 0;
-        let mut entries = self.superseded.iter().peekable();
+        let entries = self.superseded.iter().filter(|(_, key)| Guarantee::of_key(key) == guarantee);
+        let mut entries = entries.peekable();
         while let Some((at, key)) = entries.next() {
             chunk.extend_from_slice(&at.0.to_le_bytes());
             chunk.extend_from_slice(&(key.len() as u32).to_le_bytes());
             chunk.extend_from_slice(key);
             if chunk.len() >= GARBAGE_CHUNK || entries.peek().is_none() {
                 // Numbered, since one timestamp may fill several chunks, also of
-                // different checkpoints when there are several groups.
+                // different checkpoints when there are several groups of the guarantee.
                 while garbage.get((at.0, number)).map_err(|e| from_redb(e, failure))?.is_some() {
                     number += 1;
                 }

@@ -20,6 +20,7 @@
 //! | `collect`    | removing old versions                                        |
 //! | `tables`     | what redb holds, and opening it                              |
 //! | `digest`     | comparing replicas; `stats`: counting rows                   |
+//! | `lanes`      | what there is once for each guarantee                        |
 //! | [`transfer`] | giving a group's rows to another replica; `stage`: chunks that came |
 //! | `version`    | how a version is a key in redb; `backend`: redb's sealed file |
 //!
@@ -51,6 +52,7 @@ mod collect;
 mod digest;
 mod entry;
 mod flush;
+mod lanes;
 mod layer;
 mod reader;
 mod scan;
@@ -71,7 +73,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use polity_base::seams::Entropy;
-use polity_base::{Key, RangeId, Span, Timestamp};
+use polity_base::{Guarantee, Key, RangeId, Span, Timestamp};
 use redb::Database;
 use tokio::sync::watch;
 
@@ -81,11 +83,12 @@ use crate::seal::Keyring;
 use crate::state::backend::Failure;
 use crate::state::checkpoint::Durable;
 use crate::state::collect::Pins;
+use crate::state::lanes::Lanes;
 use crate::state::layer::Layer;
 use crate::state::reader::View;
 use crate::state::window::Window;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Checkpointed};
 pub use collect::{Collected, Pin};
 pub use digest::Digest;
 pub use entry::{AppliedMark, BatchOutcome, EntryBody, EntryOutcome, OrderedEntry};
@@ -125,8 +128,8 @@ pub struct State {
     /// Held by whoever writes to redb
     flusher: Mutex<Durable>,
     view: RwLock<Arc<View>>,
-    visible: AtomicU64,
-    commits: watch::Sender<Timestamp>,
+    visible: Lanes<AtomicU64>,
+    commits: Lanes<watch::Sender<Timestamp>>,
     pins: Arc<Mutex<Pins>>,
     poison: watch::Sender<Option<Error>>,
     stats: RwLock<stats::Stats>,
@@ -165,9 +168,13 @@ impl State {
     ) -> Result<State, Error> {
         let (db, failure) = tables::open_database(&*disk, keys, entropy, options.cache_bytes)?;
         let found = tables::load(&db, &failure, window_weight)?;
-        let visible = found.groups.iter().map(|g| g.1.commit).max().unwrap_or_default();
+        let mut visible = Lanes::<Timestamp>::default();
+        for (id, mark, _) in &found.groups {
+            let newest = &mut visible[id.guarantee()];
+            *newest = mark.commit.max(*newest);
+        }
         let view = View {
-            base: Arc::new(tables::base(&db, &failure, found.horizon)?),
+            base: Arc::new(tables::base(&db, &failure, found.horizons)?),
             frozen: None,
             active: Arc::new(Layer::default()),
             clears: Arc::from([]),
@@ -186,9 +193,9 @@ impl State {
             writer: Mutex::new(()),
             flusher: Mutex::new(durable),
             view: RwLock::new(Arc::new(view)),
-            visible: AtomicU64::new(visible.0),
-            commits: watch::Sender::new(visible),
-            pins: Arc::new(Mutex::new(Pins::new(found.horizon))),
+            visible: Lanes::new(|of| AtomicU64::new(visible[of].0)),
+            commits: Lanes::new(|of| watch::Sender::new(visible[of])),
+            pins: Arc::new(Mutex::new(Pins::new(found.horizons))),
             poison: watch::Sender::new(None),
             stats: RwLock::new(found.stats),
         })
@@ -198,7 +205,7 @@ impl State {
     #[allow(clippy::unnecessary_wraps)]
     pub fn snapshot(&self) -> Result<Reader, Error> {
         // In this order: what is visible is in every view from then on.
-        let visible = Timestamp(self.visible.load(Ordering::Acquire));
+        let visible = Lanes::new(|of| Timestamp(self.visible[of].load(Ordering::Acquire)));
         Ok(Reader { view: self.view.read().clone(), visible })
     }
 
@@ -210,7 +217,7 @@ impl State {
     /// Whether a key of `span` was written after `since`, as far as applied here.
     pub fn changed_since(&self, span: &Span, since: Timestamp) -> Answer {
         let groups = self.groups.read();
-        groups.values().fold(Answer::Unchanged, |answer, group| {
+        of_guarantee(&groups, span).fold(Answer::Unchanged, |answer, group| {
             match (answer, group.window.read().changed_since(span, since)) {
                 (Answer::Changed(a), Answer::Changed(b)) => Answer::Changed(a.max(b)),
                 (Answer::Changed(at), _) | (_, Answer::Changed(at)) => Answer::Changed(at),
@@ -227,7 +234,7 @@ impl State {
     pub fn written_since(&self, span: &Span, since: Timestamp, most: usize) -> Option<Vec<Key>> {
         let mut keys = Vec::new();
         let groups = self.groups.read();
-        if !groups.values().all(|group| group.window.read().written_since(span, since, most, &mut keys)) {
+        if !of_guarantee(&groups, span).all(|group| group.window.read().written_since(span, since, most, &mut keys)) {
             return None;
         }
         let mut keys: Vec<Key> = keys.into_iter().map(|key| Key(Bytes::copy_from_slice(&key))).collect();
@@ -242,9 +249,19 @@ impl State {
         self.snapshot()?.last_write(key)
     }
 
-    /// The timestamp of the newest applied batch, now and as it moves on.
-    pub fn observe_commits(&self) -> watch::Receiver<Timestamp> {
-        self.commits.subscribe()
+    /// The timestamp of the newest batch that was applied to keys of `guarantee`, now
+    /// and as it moves on.
+    pub fn observe_commits(&self, guarantee: Guarantee) -> watch::Receiver<Timestamp> {
+        self.commits[guarantee].subscribe()
+    }
+
+    /// Notes that all of `group` up to `mark` can be read.
+    fn show(&self, group: RangeId, mark: AppliedMark) {
+        let guarantee = group.guarantee();
+        let before = self.visible[guarantee].fetch_max(mark.commit.0, Ordering::AcqRel);
+        if before < mark.commit.0 {
+            self.commits[guarantee].send_replace(mark.commit);
+        }
     }
 
     /// The failure after which nothing is written until the state is opened again;
@@ -253,9 +270,9 @@ impl State {
         self.poison.subscribe()
     }
 
-    /// The oldest timestamp that can be read.
-    pub fn horizon(&self) -> Timestamp {
-        self.pins.lock().horizon()
+    /// The oldest timestamp at which keys of `guarantee` can be read.
+    pub fn horizon(&self, guarantee: Guarantee) -> Timestamp {
+        self.pins.lock().horizons()[guarantee]
     }
 
     /// How long states stay readable, at least.
@@ -296,6 +313,12 @@ impl State {
         });
         error
     }
+}
+
+/// The groups that may have written to `span`, whose keys are of one guarantee.
+fn of_guarantee<'a>(groups: &'a BTreeMap<RangeId, Arc<Group>>, span: &Span) -> impl Iterator<Item = &'a Arc<Group>> {
+    let guarantee = Guarantee::of_key(&span.start);
+    groups.iter().filter(move |(id, _)| id.guarantee() == guarantee).map(|(_, group)| group)
 }
 
 /// The error behind one of redb.

@@ -19,12 +19,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Span, Timestamp};
+use polity_base::{Guarantee, Span, Timestamp};
 use redb::{ReadOnlyTable, ReadableTable};
 
 use crate::error::Error;
 use crate::state::backend::Failure;
 use crate::state::from_redb;
+use crate::state::lanes::Lanes;
 use crate::state::layer::{Cleared, Layer, is_cleared};
 use crate::state::scan::Scan;
 use crate::state::version::{VersionedKey, join, split, unwrap};
@@ -33,7 +34,7 @@ use crate::state::version::{VersionedKey, join, split, unwrap};
 pub(super) struct Base {
     pub rows: ReadOnlyTable<VersionedKey, &'static [u8]>,
     /// Versions that were superseded at or before this time may be gone.
-    pub horizon: Timestamp,
+    pub horizons: Lanes<Timestamp>,
     pub failure: Failure,
 }
 
@@ -77,27 +78,29 @@ impl View {
 #[derive(Clone)]
 pub struct Reader {
     pub(super) view: Arc<View>,
-    pub(super) visible: Timestamp,
+    pub(super) visible: Lanes<Timestamp>,
 }
 
 impl Reader {
-    /// The newest timestamp that is visible.
-    pub fn applied(&self) -> Timestamp {
-        self.visible
+    /// The newest timestamp at which keys of `guarantee` can be read.
+    pub fn applied(&self, guarantee: Guarantee) -> Timestamp {
+        self.visible[guarantee]
     }
 
-    /// The oldest timestamp that can be read.
-    pub fn horizon(&self) -> Timestamp {
-        self.view.base.horizon
+    /// The oldest timestamp at which keys of `guarantee` can be read.
+    pub fn horizon(&self, guarantee: Guarantee) -> Timestamp {
+        self.view.base.horizons[guarantee]
     }
 
-    /// Where to read for a read at `at`: not later than what this view holds.
-    fn clamp(&self, at: Timestamp) -> Result<Timestamp, Error> {
-        let horizon = self.horizon();
+    /// Where to read for a read at `at`, by the first key: not later than what this
+    /// view holds.
+    fn clamp(&self, key: &[u8], at: Timestamp) -> Result<Timestamp, Error> {
+        let guarantee = Guarantee::of_key(key);
+        let horizon = self.horizon(guarantee);
         if at < horizon {
             return Err(Error::TooOld { at, horizon });
         }
-        Ok(at.min(self.visible))
+        Ok(at.min(self.visible[guarantee]))
     }
 
     /// The row of `key` at `at`, and when it was written.
@@ -105,7 +108,7 @@ impl Reader {
     /// # Errors
     /// [`Error::TooOld`] if `at` is before the horizon.
     pub fn get(&self, key: &[u8], at: Timestamp) -> Result<Option<(Bytes, Timestamp)>, Error> {
-        let at = self.clamp(at)?;
+        let at = self.clamp(key, at)?;
         let found = self.view.version(key, at)?;
         Ok(found.and_then(|(written, row)| Some((row?, written))))
     }
@@ -113,10 +116,10 @@ impl Reader {
     /// When `key` was last written or deleted; `None` if never, or if it was
     /// deleted so long ago that no trace is left.
     pub fn last_write(&self, key: &[u8]) -> Result<Option<Timestamp>, Error> {
-        Ok(self.view.version(key, self.visible)?.map(|(written, _)| written))
+        Ok(self.view.version(key, self.visible[Guarantee::of_key(key)])?.map(|(written, _)| written))
     }
 
-    /// The rows of `span` at `at`, in key order.
+    /// The rows of `span`, whose keys are of one guarantee, at `at`, in key order.
     ///
     /// # Errors
     /// [`Error::TooOld`] if `at` is before the horizon.
@@ -137,7 +140,7 @@ impl Reader {
     /// # Errors
     /// [`Error::TooOld`] if `at` is before the horizon.
     pub fn scan_directed(&self, span: &Span, at: Timestamp, direction: Direction) -> Result<Scan, Error> {
-        let at = self.clamp(at)?;
+        let at = self.clamp(&span.start, at)?;
         Scan::new(self.view.clone(), span.clone(), at, direction)
     }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! rows     versioned key                     -> stored row
 //! history  group u64, last timestamp u64     -> encoded commits, within the window
-//! garbage  last timestamp u64, number u32    -> keys with superseded versions
+//! garbage  last timestamp u64, number u32    -> keys with superseded versions, of each
+//!                                               guarantee in a table of its own
 //! meta     "mark/<group>", "stats", …        -> postcard
 //! ```
 //! Every transaction is committed in two phases and with the allocator's state,
@@ -13,7 +14,7 @@
 use std::sync::Arc;
 
 use polity_base::seams::Entropy;
-use polity_base::{RangeId, Span, Timestamp};
+use polity_base::{Guarantee, RangeId, Span, Timestamp};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use crate::disk::{Disk, OpenOptions};
 use crate::error::Error;
 use crate::seal::Keyring;
 use crate::state::backend::{Failure, SealedFile};
+use crate::state::lanes::Lanes;
 use crate::state::reader::Base;
 use crate::state::stats::Stats;
 use crate::state::version::{VersionedKey, join, split, unwrap};
@@ -37,7 +39,7 @@ const FORMAT: u32 = 1;
 pub(super) type RowTable = TableDefinition<'static, VersionedKey, &'static [u8]>;
 pub(super) const ROWS: RowTable = TableDefinition::new("rows");
 pub(super) const HISTORY: TableDefinition<'static, (u64, u64), &'static [u8]> = TableDefinition::new("history");
-pub(super) const GARBAGE: TableDefinition<'static, (u64, u32), &'static [u8]> = TableDefinition::new("garbage");
+pub(super) type GarbageTable = TableDefinition<'static, (u64, u32), &'static [u8]>;
 const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
 
 /// A group as it is stored.
@@ -50,8 +52,26 @@ pub(super) struct StoredGroup {
 /// What [`load`] finds.
 pub(super) struct Found {
     pub groups: Vec<(RangeId, AppliedMark, Window)>,
-    pub horizon: Timestamp,
+    pub horizons: Lanes<Timestamp>,
     pub stats: Stats,
+}
+
+/// The work list of collection for keys of `guarantee`.
+pub(super) fn garbage(guarantee: Guarantee) -> GarbageTable {
+    TableDefinition::new(match guarantee {
+        Guarantee::Strong => "garbage",
+        Guarantee::Eventual => "garbage/eventual",
+        Guarantee::Byzantine => "garbage/byzantine",
+    })
+}
+
+/// The name under which the horizon of `guarantee` is noted.
+fn horizon_name(guarantee: Guarantee) -> &'static str {
+    match guarantee {
+        Guarantee::Strong => "horizon",
+        Guarantee::Eventual => "horizon/eventual",
+        Guarantee::Byzantine => "horizon/byzantine",
+    }
 }
 
 /// Opens redb over the sealed file, which is made if it is missing.
@@ -89,7 +109,9 @@ fn initialise(db: &Database, failure: &Failure) -> Result<(), Error> {
         let fail = |e: redb::TableError| from_redb(e, failure);
         transaction.open_table(ROWS).map_err(fail)?;
         transaction.open_table(HISTORY).map_err(fail)?;
-        transaction.open_table(GARBAGE).map_err(fail)?;
+        for guarantee in Guarantee::ALL {
+            transaction.open_table(garbage(guarantee)).map_err(fail)?;
+        }
         put_meta(transaction, failure, "format", &FORMAT)
     })
 }
@@ -115,10 +137,10 @@ pub(super) fn begin(db: &Database, failure: &Failure) -> Result<WriteTransaction
 }
 
 /// What readers read from redb as it is now.
-pub(super) fn base(db: &Database, failure: &Failure, horizon: Timestamp) -> Result<Base, Error> {
+pub(super) fn base(db: &Database, failure: &Failure, horizons: Lanes<Timestamp>) -> Result<Base, Error> {
     let transaction = db.begin_read().map_err(|e| from_redb(e, failure))?;
     let rows = transaction.open_table(ROWS).map_err(|e| from_redb(e, failure))?;
-    Ok(Base { rows, horizon, failure: failure.clone() })
+    Ok(Base { rows, horizons, failure: failure.clone() })
 }
 
 /// Reads what is remembered besides the rows.
@@ -127,7 +149,7 @@ pub(super) fn load(db: &Database, failure: &Failure, window_weight: usize) -> Re
     let meta = transaction.open_table(META).map_err(|e| from_redb(e, failure))?;
     let history = transaction.open_table(HISTORY).map_err(|e| from_redb(e, failure))?;
     let mut groups = Vec::new();
-    let mut found = Found { groups: Vec::new(), horizon: Timestamp::ZERO, stats: Stats::default() };
+    let mut found = Found { groups: Vec::new(), horizons: Lanes::default(), stats: Stats::default() };
     for entry in meta.iter().map_err(|e| from_redb(e, failure))? {
         let (name, value) = entry.map_err(|e| from_redb(e, failure))?;
         match name.value() {
@@ -137,8 +159,10 @@ pub(super) fn load(db: &Database, failure: &Failure, window_weight: usize) -> Re
                     return Err(Error::corrupt(FILE, 0, format!("format {format} is unknown, this is {FORMAT}")));
                 }
             }
-            "horizon" => found.horizon = parse(value.value())?,
             "stats" => found.stats = parse(value.value())?,
+            name if let Some(of) = Guarantee::ALL.into_iter().find(|of| name == horizon_name(*of)) => {
+                found.horizons[of] = parse(value.value())?;
+            }
             name => {
                 let id = name.strip_prefix("mark/").and_then(|id| id.parse().ok());
                 let id = id.ok_or_else(|| Error::corrupt(FILE, 0, format!("unknown note {name:?}")))?;
@@ -197,10 +221,19 @@ pub(super) fn put_stats(
     transaction: &WriteTransaction,
     failure: &Failure,
     stats: &Stats,
-    horizon: Timestamp,
+    horizons: Lanes<Timestamp>,
 ) -> Result<(), Error> {
     put_meta(transaction, failure, "stats", stats)?;
-    put_meta(transaction, failure, "horizon", &horizon)
+    put_horizons(transaction, failure, horizons)
+}
+
+pub(super) fn put_horizons(
+    transaction: &WriteTransaction,
+    failure: &Failure,
+    horizons: Lanes<Timestamp>,
+) -> Result<(), Error> {
+    let mut each = Guarantee::ALL.into_iter();
+    each.try_for_each(|of| put_meta(transaction, failure, horizon_name(of), &horizons[of]))
 }
 
 /// Removes the versions that redb has in a span.

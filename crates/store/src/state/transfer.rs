@@ -15,7 +15,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -75,7 +74,7 @@ impl State {
         let mark = *state.mark.lock();
         let window = state.window.read();
         // Nothing of the group lies between the two.
-        let at = mark.commit.max(reader.horizon());
+        let at = mark.commit.max(reader.horizon(group.guarantee()));
         let head = Head { version: VERSION, group, mark, floor: window.floor(), spans: spans.clone() };
         let mut head_bytes = vec![HEAD];
         head_bytes.extend(postcard::to_stdvec(&head).map_err(|e| Error::Internal(e.to_string()))?);
@@ -149,7 +148,7 @@ impl Export {
 impl State {
     /// Replaces what this state has of a group by what [`State::export`] gave
     /// elsewhere; durable when this returns. Nothing of the group may be applied
-    /// meanwhile. The horizon moves up to the new mark for all groups.
+    /// meanwhile. The horizon of the group's guarantee moves up to the new mark.
     ///
     /// # Errors
     /// If the chunks are not whole, or are behind what is applied here, nothing is
@@ -173,8 +172,8 @@ impl State {
         let done = transaction.commit().map_err(|e| from_redb(e, &self.failure));
         done.map_err(|e| self.poison(e))?;
 
-        let horizon = self.pins.lock().raise(head.mark.commit);
-        let base = tables::base(&self.db, &self.failure, horizon).map_err(|e| self.poison(e))?;
+        let horizons = self.pins.lock().raise(head.group.guarantee(), head.mark.commit);
+        let base = tables::base(&self.db, &self.failure, horizons).map_err(|e| self.poison(e))?;
         let _turn = self.writer.lock();
         let group = self.group(head.group);
         *group.window.write() = window;
@@ -189,10 +188,7 @@ impl State {
             clears: view.clears.clone(),
         });
         drop(view);
-        let before = self.visible.fetch_max(head.mark.commit.0, Ordering::AcqRel);
-        if before < head.mark.commit.0 {
-            self.commits.send_replace(head.mark.commit);
-        }
+        self.show(head.group, head.mark);
         Ok(head.mark)
     }
 
@@ -236,7 +232,10 @@ impl State {
         }
         drop((rows, history));
         put_mark(transaction, &self.failure, head.group, &StoredGroup { mark: head.mark, floor: head.floor })?;
-        put_stats(transaction, &self.failure, stats, head.mark.commit.max(self.horizon()))
+        let mut horizons = self.pins.lock().horizons();
+        let guarantee = head.group.guarantee();
+        horizons[guarantee] = head.mark.commit.max(horizons[guarantee]);
+        put_stats(transaction, &self.failure, stats, horizons)
     }
 }
 

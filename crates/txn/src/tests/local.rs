@@ -71,7 +71,7 @@ impl Replica for LocalReplica {
     }
 
     fn oldest(&self) -> Timestamp {
-        self.state.horizon()
+        self.state.horizon(polity_base::Guarantee::Strong)
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod lanes;
 mod model;
 mod replicas;
 mod rows;

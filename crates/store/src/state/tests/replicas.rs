@@ -2,7 +2,7 @@
 //! batch, whatever else happens to them in between.
 
 use polity_base::key::Direction;
-use polity_base::{Key, Operation, Precondition, RangeId, Span, Timestamp};
+use polity_base::{Guarantee, Key, Operation, Precondition, RangeId, Span, Timestamp};
 use proptest::prelude::*;
 
 use super::model::{Model, any_key, any_log, any_span};
@@ -47,7 +47,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 fn compare(state: &State, model: &Model, span: &Span, at: u64, key: &Key) {
     let reader = state.snapshot().unwrap();
-    let at = Timestamp(at).max(reader.horizon());
+    let at = Timestamp(at).max(reader.horizon(Guarantee::Strong));
     assert_eq!(reader.get(key, at).unwrap(), model.get(key, at), "{key} at {at:?}");
     let expected = model.scan(span, at);
     for chunk in [1, 3, 100] {
@@ -121,9 +121,9 @@ proptest! {
                 }
                 Event::Collect { keep, budget } => {
                     let newest = state.applied(GROUP).commit;
-                    let horizon = state.horizon();
+                    let horizon = state.horizon(Guarantee::Strong);
                     while state.collect(newest.minus_nanos(*keep), *budget).unwrap().more {}
-                    prop_assert!(state.horizon() >= horizon);
+                    prop_assert!(state.horizon(Guarantee::Strong) >= horizon);
                 }
                 Event::Restart(crash) => {
                     frozen = None;

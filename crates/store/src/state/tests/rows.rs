@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{IndexId, Operation, Precondition, Timestamp};
+use polity_base::{Guarantee, IndexId, Operation, Precondition, Timestamp};
 
 use super::{GROUP, apply, batch, delete, entry, everything, key, open, options, put, rows, write};
 use crate::Error;
@@ -27,7 +27,7 @@ fn timestamps_rise_and_follow_the_proposer() {
     let expected = [vec![50, 51], vec![52]]
         .map(|at| EntryOutcome::Batches(at.into_iter().map(|at| BatchOutcome::Committed(Timestamp(at))).collect()));
     assert_eq!(outcomes, expected);
-    assert_eq!(*state.observe_commits().borrow(), Timestamp(52));
+    assert_eq!(*state.observe_commits(Guarantee::Strong).borrow(), Timestamp(52));
     assert_eq!(state.applied(GROUP).index, 2);
 }
 
@@ -210,20 +210,20 @@ fn collection_keeps_what_the_horizon_the_pins_and_the_retention_protect() {
         // What one checkpoint wrote is collected together.
         state.checkpoint().unwrap();
     }
-    let pin = state.pin(Timestamp(7)).unwrap();
+    let pin = state.pin(Guarantee::Strong, Timestamp(7)).unwrap();
     state.collect(Timestamp::MAX, usize::MAX).unwrap();
-    assert_eq!(state.horizon(), Timestamp(7));
+    assert_eq!(state.horizon(Guarantee::Strong), Timestamp(7));
     let read = |at| state.snapshot().unwrap().get(&key(1, b"a"), Timestamp(at));
     assert_eq!(read(7).unwrap().unwrap().0, "6");
     assert!(matches!(read(6), Err(Error::TooOld { .. })));
-    assert!(matches!(state.pin(Timestamp(6)), Err(Error::TooOld { .. })));
+    assert!(matches!(state.pin(Guarantee::Strong, Timestamp(6)), Err(Error::TooOld { .. })));
     assert_eq!(pin.at(), Timestamp(7));
     drop(pin);
     let collected = state.collect(Timestamp(11), usize::MAX).unwrap();
     // Rows written at 7 to 10, and deletions at 8 to 11.
-    assert_eq!((state.horizon(), collected.versions, collected.more), (Timestamp(11), 8, false));
+    assert_eq!((state.horizon(Guarantee::Strong), collected.versions, collected.more), (Timestamp(11), 8, false));
     state.collect(Timestamp::MAX, usize::MAX).unwrap();
-    assert_eq!(state.horizon(), Timestamp(17), "three nanoseconds are kept");
+    assert_eq!(state.horizon(Guarantee::Strong), Timestamp(17), "three nanoseconds are kept");
     assert_eq!(state.last_write(&key(1, b"b")).unwrap(), Some(Timestamp(20)));
 }
 
@@ -240,7 +240,7 @@ fn a_deleted_key_leaves_nothing_behind() {
     assert_eq!(state.last_write(&key(1, b"a")).unwrap(), None);
     drop(state);
     let state = open(&disk).unwrap();
-    assert_eq!(state.horizon(), Timestamp(2));
+    assert_eq!(state.horizon(Guarantee::Strong), Timestamp(2));
     assert_eq!(state.last_write(&key(1, b"a")).unwrap(), None);
 }
 
@@ -342,7 +342,7 @@ fn readers_see_whole_batches_while_everything_moves() {
         move || {
             while !stop.load(Ordering::Relaxed) {
                 state.checkpoint().unwrap();
-                let newest = *state.observe_commits().borrow();
+                let newest = *state.observe_commits(Guarantee::Strong).borrow();
                 state.collect(newest.minus_nanos(5), 100).unwrap();
             }
         }
@@ -353,7 +353,7 @@ fn readers_see_whole_batches_while_everything_moves() {
             let (mut reads, mut last) = (0, Timestamp::ZERO);
             while !stop.load(Ordering::Relaxed) || reads < 100 {
                 let reader = state.snapshot().unwrap();
-                let at = reader.applied();
+                let at = reader.applied(Guarantee::Strong);
                 assert!(at >= last);
                 last = at;
                 let (x, y) = (reader.get(&a, at).unwrap().unwrap(), reader.get(&b, at).unwrap().unwrap());

@@ -1,7 +1,7 @@
 //! A replica that received another's rows goes on as if it had applied its log.
 
 use bytes::Bytes;
-use polity_base::Timestamp;
+use polity_base::{Guarantee, Timestamp};
 use proptest::prelude::*;
 
 use super::model::{Model, any_log};
@@ -105,7 +105,7 @@ fn what_was_read_before_the_mark_is_known_to_be_too_old() {
     }
     let receiver = open(&MemoryDisk::new(2)).unwrap();
     let mark = receiver.install(export(&sender).into_iter().map(Ok)).unwrap();
-    assert_eq!(receiver.horizon(), mark.commit);
+    assert_eq!(receiver.horizon(Guarantee::Strong), mark.commit);
     let read = receiver.snapshot().unwrap().get(&key(1, &[1]), mark.commit.minus_nanos(1));
     assert!(matches!(read, Err(Error::TooOld { .. })));
     for since in 0..mark.commit.0 {
