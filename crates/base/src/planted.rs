@@ -44,11 +44,25 @@ pub enum Bug {
     ApplyHalfABatch,
     /// Rows are sent to another member without the first of each chunk.
     TransferSkipsARow,
+    /// A delta is applied before what its author had seen.
+    SkipCausalCheck,
+    /// Of a delta of several rows, the first is left out.
+    SplitADelta,
+    /// A counter is spent from without a share that suffices.
+    SpendWithoutShare,
+    /// Who gives a share away keeps it as well.
+    DropTransferDebit,
+    /// What was deleted is forgotten although others may not know of it.
+    CollectEarly,
+    /// A replica takes no note of elements that were taken out of a set.
+    ForgetRemovals,
+    /// Writes of a node that was removed are taken although its shares are another's.
+    ApplyBeyondDeparture,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforeFsync,
         Bug::SkipReadValidation,
         Bug::ReadAfterLease,
@@ -66,6 +80,13 @@ impl Bug {
         Bug::ReportUnknownAsDone,
         Bug::ApplyHalfABatch,
         Bug::TransferSkipsARow,
+        Bug::SkipCausalCheck,
+        Bug::SplitADelta,
+        Bug::SpendWithoutShare,
+        Bug::DropTransferDebit,
+        Bug::CollectEarly,
+        Bug::ForgetRemovals,
+        Bug::ApplyBeyondDeparture,
     ];
 }
 

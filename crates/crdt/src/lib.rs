@@ -35,9 +35,12 @@ pub mod escrow;
 #[cfg(test)]
 mod laws;
 pub mod replica;
+mod replication;
 pub mod row;
 pub mod stamp;
 pub mod stored;
+#[cfg(test)]
+mod tests;
 
 pub use cell::{Cell, Counter, Register, Set};
 pub use delta::Delta;

@@ -6,7 +6,7 @@
 //!  repair ─▶╯     │      one fsync for all        ╰─▶ vector ──▶ replication ──▶ the others
 //!                 ╰── reads store::state and what is on its way there
 //! ```
-//! One task, the [sequencer](sequencer), does everything that changes rows, one thing
+//! One task, the sequencer, does everything that changes rows, one thing
 //! after the other: it computes what a transaction, or a delta of another replica,
 //! makes of the rows, writes down the outcome as plain puts and deletes, and lets the
 //! node's log make it durable with whatever else is waiting. Only then is it applied
@@ -18,29 +18,54 @@
 //! | `options`   | what can be chosen                                              |
 //! | [`peers`]   | the seam through which the other replicas are reached           |
 //! | [`schema`]  | what is asked of the catalog                                    |
-//! | `books`     | what the replica keeps besides rows, and under which keys       |
+//! | `book`      | what the replica keeps besides rows, and under which keys       |
 //! | `draft`     | rows as they become, before they are written                    |
 //! | `sequencer` | the task; `entry`: its log entries; `recovery`: reading them back |
 //! | `commit`    | local transactions; `merge`: deltas and rows of others          |
 //! | `shares`    | escrow: shares that are given, asked for and taken over         |
 //! | `upkeep`    | forgetting what all have seen, building indexes, old conflicts  |
 //! | `serve`     | what other replicas ask                                         |
-//! | [`status`]  | what an operator asks                                           |
+//! | [`status`]  | what an operator learns; `report`: how                          |
 //!
 //! Spreading deltas, and finding out what was missed, is [`crate::replication`].
 
+pub(crate) mod book;
+mod commit;
+mod draft;
+mod entry;
+mod merge;
 mod options;
 pub mod peers;
+mod recovery;
+mod report;
 pub mod schema;
+mod sequencer;
+mod serve;
+mod shares;
 pub mod status;
+mod upkeep;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use polity_base::{Batch, IndexId, NodeId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use polity_base::time::HybridClock;
+use polity_base::{Batch, Guarantee, IndexId, NodeId, RangeId, Timestamp};
+use polity_store::Log;
+use polity_store::log::Record;
+use polity_store::state::{AppliedMark, Checkpointed, State};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::error::Error;
+use crate::replication::driver;
+use crate::replication::hold::Hold;
+use crate::replication::machine::{Input, Machine};
+use crate::replication::message::About;
 use crate::stamp::VersionVector;
 
 pub use options::{Limits, Options};
@@ -54,14 +79,103 @@ pub struct Replica {
     inner: Arc<Inner>,
 }
 
-struct Inner {}
+struct Inner {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the replica's tasks have in common.
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) log: Log,
+    pub(crate) state: Arc<State>,
+    pub(crate) clock: Arc<HybridClock>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) schema: Arc<dyn Schema>,
+    pub(crate) limits: Limits,
+    /// When this replica was started
+    started: Timestamp,
+    /// Where pieces of work wait for the sequencer
+    queue: mpsc::UnboundedSender<sequencer::Work>,
+    /// What was applied, on the disk
+    pub(crate) applied: watch::Sender<VersionVector>,
+    /// Why the replica cannot go on, if it cannot
+    failure: watch::Sender<Option<String>>,
+    /// Up to where no single deltas are kept
+    pub(crate) floor: RwLock<VersionVector>,
+    pub(crate) hold: Mutex<Hold>,
+    pub(crate) machine: Mutex<Machine>,
+    /// Where the machine is told what happens
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    /// Commits that wait for other replicas
+    pub(crate) waiters: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+    next_ticket: AtomicU64,
+    /// Of departed members the last write that counts
+    departed: RwLock<BTreeMap<NodeId, Timestamp>>,
+    /// Indexes that are complete
+    built: RwLock<BTreeSet<IndexId>>,
+    pub(crate) counts: Counters,
+}
+
+/// What the replica has done, as it is counted.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub commits: AtomicU64,
+    pub entries: AtomicU64,
+    pub entry_bytes: AtomicU64,
+    pub applied_deltas: AtomicU64,
+    pub repeated_deltas: AtomicU64,
+    pub sent_deltas: AtomicU64,
+    pub sent_bytes: AtomicU64,
+    pub conflicts: AtomicU64,
+    pub short_shares: AtomicU64,
+    pub transfers: AtomicU64,
+    pub collected: AtomicU64,
+    pub repaired_rows: AtomicU64,
+}
 
 impl Replica {
     /// Starts the replica from what the log and the rows hold of it. What was
     /// acknowledged is there when this returns.
     pub async fn start(options: Options) -> Result<Replica, Error> {
-        let _ = options;
-        Ok(Replica { inner: Arc::new(Inner {}) })
+        let Options { node, log, state, clock, peers, schema, joins, limits } = options;
+        let found = recovery::recover(node, &log, &state, &clock)?;
+        let (queue, work) = mpsc::unbounded_channel();
+        let (inputs, told) = mpsc::unbounded_channel();
+        let started = clock.now();
+        let about = About { started, vector: found.vector.clone(), floor: found.floor.clone(), filling: false };
+        let shared = Arc::new(Shared {
+            node,
+            log,
+            state,
+            clock,
+            peers,
+            schema,
+            started,
+            queue,
+            applied: watch::Sender::new(found.vector.clone()),
+            failure: watch::Sender::new(None),
+            floor: RwLock::new(found.floor),
+            hold: Mutex::new(Hold::new(limits.held_bytes)),
+            machine: Mutex::new(Machine::new(node, limits.status_every, about)),
+            inputs,
+            waiters: Mutex::default(),
+            next_ticket: AtomicU64::new(0),
+            departed: RwLock::new(found.departed),
+            built: RwLock::new(found.built),
+            counts: Counters::default(),
+            limits,
+        });
+        let _ = joins;
+        let (stop, stopped) = watch::channel(false);
+        let sequencer = sequencer::Sequencer::new(shared.clone(), work, found.vector, found.index, stopped.clone());
+        let tasks = vec![
+            tokio::spawn(sequencer.run()),
+            tokio::spawn(driver::run(shared.clone(), told, stopped.clone())),
+            tokio::spawn(upkeep::run(shared.clone(), stopped)),
+        ];
+        Ok(Replica { inner: Arc::new(Inner { shared, stop, tasks: Mutex::new(tasks) }) })
     }
 
     /// Commits the changes of a local transaction: all of them, or none. Returns once
@@ -73,98 +187,138 @@ impl Replica {
     /// # Errors
     /// After [`Error::AcksMissing`] the transaction is committed all the same.
     pub async fn commit(&self, batch: Batch, acks: u32) -> Result<Timestamp, Error> {
-        let _ = (batch, acks);
-        Err(self.interim())
+        let shared = &self.inner.shared;
+        self.readable()?;
+        let (size, limit) = (batch.size(), shared.limits.transaction_bytes);
+        if size > limit {
+            return Err(Error::TooLarge { size, limit });
+        }
+        let changes = commit::changes(batch)?.into();
+        let (written, shown) = shared.commit_with_shares(changes).await?;
+        shared.counts.commits.fetch_add(1, Ordering::Relaxed);
+        if let Some(written) = written
+            && acks > 1
+        {
+            shared.wait_for_keepers(written, acks).await?;
+        }
+        Ok(shown)
     }
 
     /// The newest timestamp that can be read here: nothing of the eventual tables will be
     /// written at or before it any more.
     pub fn applied(&self) -> Timestamp {
-        Timestamp::ZERO
+        let state = &self.inner.shared.state;
+        state.applied(RangeId::EVENTUAL).commit.max(state.horizon(Guarantee::Eventual))
     }
 
-    /// Why rows cannot be read here at the moment, if they cannot.
+    /// Why rows cannot be read or written here at the moment, if they cannot.
     pub fn readable(&self) -> Result<(), Error> {
-        Err(self.interim())
+        let shared = &self.inner.shared;
+        if shared.failure.borrow().is_some() {
+            return Err(shared.stopped());
+        }
+        if shared.peers.members().removed.contains_key(&shared.node) {
+            return Err(Error::Removed);
+        }
+        Ok(())
     }
 
     /// What was applied here.
     pub fn vector(&self) -> VersionVector {
-        VersionVector::new()
+        self.inner.shared.applied.borrow().clone()
     }
 
     /// Waits until all of `wanted` was applied here.
     pub async fn wait_for(&self, wanted: &VersionVector, within: Duration) -> Result<(), Error> {
-        let _ = (wanted, within);
-        Err(self.interim())
+        let mut applied = self.inner.shared.applied.subscribe();
+        let come = timeout(within, applied.wait_for(|applied| applied.dominates(wanted))).await.map(|r| r.is_ok());
+        match come {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.inner.shared.stopped()),
+            Err(_) => Err(Error::behind(wanted, &self.vector(), within)),
+        }
     }
 
     /// Answers what the replica on node `from` asks.
     pub async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, Error> {
-        let _ = (from, request);
-        Err(self.interim())
-    }
-
-    /// The replica at a glance.
-    pub fn status(&self) -> Status {
-        todo!()
-    }
-
-    /// The values that lost to concurrent writes, oldest write first, at most `most` of
-    /// them.
-    pub fn conflicts(&self, most: usize) -> Result<Vec<Conflict>, Error> {
-        let _ = most;
-        Err(self.interim())
-    }
-
-    /// Who holds which shares of the counters with bounds in the rows of `storage`, at
-    /// most `most` counters, in order of their keys.
-    pub fn shares(&self, storage: IndexId, most: usize) -> Result<Vec<CounterShares>, Error> {
-        let _ = (storage, most);
-        Err(self.interim())
+        self.inner.shared.serve(from, &request).await
     }
 
     /// Whether the secondary index `index` is complete here, and may be read.
     pub fn is_built(&self, index: IndexId) -> bool {
-        let _ = index;
-        false
+        self.inner.shared.built.read().contains(&index)
     }
 
-    /// Removes the rows of a dropped storage, and what merging remembers of them, from
-    /// this replica.
-    pub async fn clear(&self, storage: IndexId) -> Result<(), Error> {
-        let _ = storage;
-        Err(self.interim())
-    }
-
-    /// Compares all rows with those of the replica on `node`, and mends what differs.
-    pub async fn compare(&self, node: NodeId) -> Result<Comparison, Error> {
-        let _ = node;
-        Err(self.interim())
-    }
-
-    /// Makes every other member refuse whatever `node`, which was removed for good, wrote
-    /// after what they have of it, and gives the last write that any of them has: what is
-    /// to become [`Departure::last_write`]. Can be asked again until all members answer.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`] if a member does not answer. As it may have writes that
-    /// nobody else has, the shares of `node` are nobody's until it does, or is removed too.
-    pub async fn agree_on_last_write(&self, node: NodeId) -> Result<Timestamp, Error> {
-        let _ = node;
-        Err(self.interim())
+    /// What lets the node purge the log.
+    pub fn checkpointed(&self) -> Arc<dyn Checkpointed> {
+        self.inner.shared.clone()
     }
 
     /// Waits until the replica cannot go on, because the log or the rows failed, and gives
     /// the reason. Only a restart mends it.
     pub fn failed(&self) -> impl Future<Output = String> + use<> {
-        std::future::pending()
+        let mut failure = self.inner.shared.failure.subscribe();
+        async move {
+            let failed = failure.wait_for(Option::is_some).await;
+            failed.map_or_else(|_| "it ended".to_owned(), |reason| reason.clone().unwrap_or_default())
+        }
     }
 
     /// Ends the replica, and waits until nothing of it runs any more.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        for task in tasks {
+            // A task that failed has ended, too.
+            let _ = task.await;
+        }
+    }
+}
 
-    fn interim(&self) -> Error {
-        Error::NotReady { why: "under construction".into() }
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Shared {
+    /// What this replica says about itself.
+    pub(crate) fn about(&self) -> About {
+        let vector = self.applied.borrow().clone();
+        About { started: self.started, vector, floor: self.floor.read().clone(), filling: false }
+    }
+
+    /// Waits until `acks` replicas keep what was committed here at `at`.
+    async fn wait_for_keepers(&self, at: Timestamp, acks: u32) -> Result<(), Error> {
+        let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let (kept, waiter) = oneshot::channel();
+        self.waiters.lock().insert(ticket, kept);
+        self.tell(Input::Await { ticket, at, replicas: acks as usize });
+        let waited = self.limits.acks_within;
+        if let Ok(Ok(())) = timeout(waited, waiter).await {
+            return Ok(());
+        }
+        self.waiters.lock().remove(&ticket);
+        self.tell(Input::Forget(ticket));
+        let kept_by = self.machine.lock().keepers(at);
+        Err(Error::AcksMissing { at, wanted: acks, kept_by, waited })
+    }
+}
+
+impl Checkpointed for Shared {
+    fn group(&self) -> RangeId {
+        RangeId::EVENTUAL
+    }
+
+    fn logged_bytes(&self) -> u64 {
+        self.counts.entry_bytes.load(Ordering::Relaxed)
+    }
+
+    fn made_durable(&self, mark: AppliedMark) {
+        if self.log.purged(RangeId::EVENTUAL).unwrap_or_default() < mark.index {
+            let purge = Record::Purge { group: RangeId::EVENTUAL, upto_index: mark.index };
+            // A failure is the log's, which tells the next who appends.
+            self.log.append(vec![purge], drop);
+        }
     }
 }

@@ -83,6 +83,8 @@ pub struct Conflict {
     pub key: Key,
     /// What was lost, and to what
     pub lost: Lost,
+    /// When this replica noticed
+    pub noticed: Timestamp,
 }
 
 /// The shares of one counter.

@@ -1,0 +1,40 @@
+//! What other replicas ask.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use polity_base::NodeId;
+
+use super::Shared;
+use crate::delta::Delta;
+use crate::error::Error;
+use crate::replication::machine::Input;
+use crate::replication::message::{About, Request, Response, decode, encode};
+
+impl Shared {
+    /// Answers what `from` asks.
+    pub(super) async fn serve(self: &Arc<Shared>, from: NodeId, request: &[u8]) -> Result<Bytes, Error> {
+        let response = match decode(from, request)? {
+            Request::Push { about, deltas } => self.pushed(from, about, deltas).await?,
+            Request::Share { key, column, side, amount } => {
+                let (given, at) = self.give(from, key, column, side, amount).await?;
+                Response::Shared { given, at }
+            }
+            Request::Depart(node) => Response::Departed(self.depart(node, None).await?),
+        };
+        encode(&response)
+    }
+
+    async fn pushed(self: &Arc<Shared>, from: NodeId, about: About, deltas: Vec<Bytes>) -> Result<Response, Error> {
+        let decoded = deltas.iter().map(|bytes| Delta::decode(bytes));
+        let decoded: Result<Vec<Delta>, _> = decoded.collect();
+        let deltas = decoded.map_err(|e| Error::Nonsense { from, reason: e.to_string() })?;
+        self.tell(Input::Told { peer: from, about });
+        if !deltas.is_empty() {
+            self.take_in(deltas).await?;
+        }
+        let about = self.about();
+        let wants = self.hold.lock().wants(&about.vector);
+        Ok(Response::Pushed { about, wants })
+    }
+}

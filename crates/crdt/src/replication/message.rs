@@ -1,0 +1,91 @@
+//! What replicas say to each other.
+
+use bytes::Bytes;
+use polity_base::{ColumnId, Key, NodeId, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::escrow::Side;
+use crate::stamp::VersionVector;
+
+const VERSION: u8 = 1;
+
+/// What a replica says about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// When it was started: what it had before it may have lost
+    pub started: Timestamp,
+    /// What it has applied, on its disk
+    pub vector: VersionVector,
+    /// Up to where it keeps no single deltas any more
+    pub floor: VersionVector,
+    /// Whether it is being filled and can use no deltas yet
+    pub filling: bool,
+}
+
+/// What one replica asks another.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Take these deltas in; none: I am here
+    Push {
+        /// About the sender
+        about: About,
+        /// Encoded deltas, by time
+        deltas: Vec<Bytes>,
+    },
+    /// Give me some of your share
+    Share {
+        /// The row
+        key: Key,
+        /// The counter
+        column: ColumnId,
+        /// Of which right
+        side: Side,
+        /// How much is needed
+        amount: u64,
+    },
+    /// Take no later writes of this node, which was removed
+    Depart(NodeId),
+}
+
+/// What it answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) enum Response {
+    /// What was ready is on my disk
+    Pushed {
+        /// About the receiver
+        about: About,
+        /// What deltas that I hold wait for
+        wants: VersionVector,
+    },
+    /// My delta of this time gives you so much
+    Shared {
+        /// How much
+        given: u64,
+        /// The delta; zero if nothing is given
+        at: Timestamp,
+    },
+    /// The last write of that node which counts here
+    Departed(Timestamp),
+}
+
+/// The bytes of a message.
+pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, Error> {
+    let bytes = postcard::to_extend(message, vec![VERSION]);
+    Ok(bytes.map_err(|e| Error::Stopped { reason: format!("a message has no bytes: {e}") })?.into())
+}
+
+/// The message of these bytes, which `from` sent.
+pub(crate) fn decode<T: DeserializeOwned>(from: NodeId, bytes: &[u8]) -> Result<T, Error> {
+    let nonsense = |reason: &str| Error::Nonsense { from, reason: reason.to_owned() };
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((message, [])) => Ok(message),
+            Ok(_) => Err(nonsense("bytes behind its end")),
+            Err(error) => Err(nonsense(&error.to_string())),
+        },
+        Some((version, _)) => Err(nonsense(&format!("version {version} is unknown"))),
+        None => Err(nonsense("it is empty")),
+    }
+}

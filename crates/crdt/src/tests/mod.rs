@@ -1,0 +1,5 @@
+//! What is promised about the replicas of eventual tables, tested in seeded worlds.
+
+mod basics;
+mod crashes;
+mod world;
