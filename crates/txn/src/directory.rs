@@ -45,10 +45,11 @@ impl Directory {
     /// The range that holds every key of `span`, and its replica. `None` when
     /// no single range does.
     pub fn of_span(&self, span: &Span) -> Option<(RangeId, &Arc<dyn Replica>)> {
-        let whole = self.eventual.is_none() || [Guarantee::Strong, Guarantee::Eventual].iter().any(|guarantee| {
-            let all = guarantee.span();
-            all.start <= span.start && span.end <= all.end
-        });
+        let whole = self.eventual.is_none()
+            || [Guarantee::Strong, Guarantee::Eventual].iter().any(|guarantee| {
+                let all = guarantee.span();
+                all.start <= span.start && span.end <= all.end
+            });
         whole.then(|| self.of_key(&span.start))
     }
 

@@ -17,7 +17,8 @@ use crate::error::{Error, Outage};
 use crate::replica::{Change, Outcome, Replica, Snapshot};
 use crate::strong::Seen;
 
-pub use polity_crdt::Error as EventualError;
+pub use polity_crdt::replica::{CounterShares, PeerStatus};
+pub use polity_crdt::{Error as EventualError, Replica as Eventual, VersionVector};
 
 /// This node's replica of the eventual tables.
 pub struct EventualReplica {

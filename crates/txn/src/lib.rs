@@ -41,7 +41,7 @@ pub mod view;
 pub use database::{Database, Isolation, Options, TransactionOptions};
 pub use directory::Directory;
 pub use error::{Contested, Error, Outage, WaitsFor, Wanted};
-pub use eventual::{EventualError, EventualReplica};
+pub use eventual::{Eventual, EventualError, EventualReplica, VersionVector};
 pub use freshness::Freshness;
 pub use locks::{
     CallFailed, Listed as ListedLock, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait,

@@ -6,8 +6,8 @@ use polity_base::Timestamp;
 
 use super::{LockedKeys, Reads, Savepoint, Transaction};
 use crate::database::Isolation;
-use crate::freshness::Freshness;
 use crate::error::{Contested, Error};
+use crate::freshness::Freshness;
 use crate::reads::{Part, ReadSet, Recorder};
 use crate::replica::{Change, Replica, Snapshot};
 use crate::view::Local;
@@ -58,7 +58,9 @@ impl Transaction {
             let now = self.now().await?;
             self.look_at(now);
         }
-        if self.local.is_none() || (self.options.isolation == Isolation::ReadCommitted && !self.options.freshness.is_fixed()) {
+        if self.local.is_none()
+            || (self.options.isolation == Isolation::ReadCommitted && !self.options.freshness.is_fixed())
+        {
             self.look_around()?;
         }
         self.record();
