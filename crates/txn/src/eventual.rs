@@ -17,7 +17,7 @@ use crate::error::{Error, Outage};
 use crate::replica::{Change, Outcome, Replica, Snapshot};
 use crate::strong::Seen;
 
-pub use polity_crdt::replica::{CounterShares, PeerStatus};
+pub use polity_crdt::replica::{Conflict, CounterShares, PeerStatus};
 pub use polity_crdt::{Error as EventualError, Replica as Eventual, VersionVector};
 
 /// This node's replica of the eventual tables.

@@ -1,9 +1,10 @@
 //! What is particular to eventual tables: statements that ask nobody, causal tokens,
 //! and what their replica's errors mean.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use datafusion::sql::sqlparser::ast::{CopySource, Statement};
+use datafusion::sql::sqlparser::ast::{CopySource, ObjectName, Statement, visit_relations};
 use polity_base::guarantee::Guarantee;
 use polity_base::{ColumnId, Key, NodeId};
 use polity_txn::{EventualError, Reach, VersionVector};
@@ -20,10 +21,20 @@ pub(super) const CAUSAL_TOKEN: &str = "polity.causal_token";
 pub(super) fn reach(prepared: &Prepared, catalog: &Catalog) -> Reach {
     let Some(statement) = prepared.statement() else { return Reach::Everywhere };
     let eventual = |name: &str| catalog.table(name).is_some_and(|t| t.guarantee == Guarantee::Eventual);
+    // What the replica knows of itself is known here as well.
+    let known_here = |relation: &ObjectName| match name::parts(relation) {
+        Ok((Some(schema), _)) if schema == "polity" => true,
+        Ok((_, name)) => eventual(&name),
+        Err(_) => false,
+    };
     let here = match statement {
         Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-            let names = prepared.relations();
-            !names.is_empty() && names.iter().all(|name| eventual(name))
+            let mut any = false;
+            let all = visit_relations(statement, |relation: &ObjectName| {
+                any = true;
+                if known_here(relation) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            any && all.is_continue()
         }
         Statement::Copy { source: CopySource::Table { table_name, .. }, .. } => {
             name::object(table_name).is_ok_and(|name| eventual(&name))
