@@ -5,22 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use polity_base::key::KeyBuilder;
-use polity_base::{Guarantee, IndexId, Key, NodeId, Operation, Timestamp, Value};
+use polity_base::{Guarantee, NodeId, Operation, Timestamp};
 use polity_cluster::links::Visited;
 use polity_cluster::name::{Holder, Name};
 use polity_raft::Peer;
 use polity_store::state::State;
 use polity_txn::Database;
 
-use super::disturb;
 use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
+use super::{departure, disturb};
 use crate::cluster::Cluster;
 use crate::wire::{decode, encode};
 
 /// The index whose keys are the numbers of nodes that were removed: a number that
-/// voted once must not vote again without its memory.
-const REMOVED: IndexId = IndexId(2);
 
 /// How long a node may take to apply what others have applied.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -164,7 +161,7 @@ impl Server {
             return Answer::Refused(format!("node {} leads: drain it first", node.0));
         }
         // The number first: a node that is gone but not marked could come back.
-        let mark = Operation::Put { key: removed(node), value: Bytes::new() };
+        let mark = Operation::Put { key: departure::key(node), value: Bytes::new() };
         if let Err(error) = self.database.write_direct(vec![mark]).await {
             return Answer::Later(error.to_string());
         }
@@ -200,7 +197,7 @@ impl Server {
 
     fn was_removed(&self, node: NodeId) -> Result<bool, String> {
         let rows = self.state.snapshot().map_err(|e| e.to_string())?;
-        Ok(rows.get(&removed(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
+        Ok(rows.get(&departure::key(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
     }
 
     fn disturb(&self, name: &str, order: Local) -> Answer {
@@ -218,11 +215,4 @@ impl Server {
         };
         done.map_or_else(Answer::Refused, Answer::Done)
     }
-}
-
-fn removed(node: NodeId) -> Key {
-    let mut key = KeyBuilder::new(REMOVED);
-    // An integer is a key part whatever its value.
-    let _ = key.push(&Value::Int8(node.0 as i64));
-    key.finish()
 }
