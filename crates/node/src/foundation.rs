@@ -181,7 +181,10 @@ impl Foundation {
 
     /// Answers other nodes, and becomes known to them.
     async fn meet(&mut self, link: &LinkConfig, links: Links, own: Peer) -> Result<(), Error> {
-        let cluster = Cluster::new(links.clone(), self.group.clone(), own, link.allow_faults, link.delays.clone());
+        let cluster = {
+            let (group, state) = (self.group.clone(), self.state.clone());
+            Cluster::new(links.clone(), group, state, own, link.allow_faults, link.delays.clone())
+        };
         self.cluster = Some(cluster.clone());
         links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
         links.register(Service::EVENTUAL, Arc::new(EventualAnswers(self.eventual.clone())));

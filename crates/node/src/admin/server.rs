@@ -14,10 +14,8 @@ use polity_txn::Database;
 
 use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
 use super::{departure, disturb};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, preference};
 use crate::wire::{decode, encode};
-
-/// The index whose keys are the numbers of nodes that were removed: a number that
 
 /// How long a node may take to apply what others have applied.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -42,6 +40,11 @@ impl Visited for Server {
             (Holder::Client(_), Request::Remove { node }) => self.remove(node).await,
             (Holder::Client(_), Request::Digest { at }) => self.digest(at).await,
             (Holder::Client(name), Request::Disturb(order)) => self.disturb(name, order),
+            (Holder::Client(_), Request::Prefer { regions }) => self.prefer(regions).await,
+            (Holder::Client(_), Request::Preferred) => match preference::regions(&self.state) {
+                Ok(regions) => Answer::Regions(regions),
+                Err(why) => Answer::Later(why),
+            },
             (Holder::Client(_), Request::Disturbances) => Answer::Disturbances(self.cluster.disturbances()),
             _ => Answer::Refused(format!("{from} may not ask that")),
         };
@@ -167,6 +170,22 @@ impl Server {
         }
         match self.cluster.group.remove(node).await {
             Ok(()) => Answer::Done(format!("node {} was removed", node.0)),
+            Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    async fn prefer(&self, regions: Vec<String>) -> Answer {
+        let members = self.cluster.group.status().members;
+        if let Some(unknown) = regions.iter().find(|r| !members.iter().any(|m| m.peer.region == **r)) {
+            return Answer::Refused(format!("no node stands in region {unknown}"));
+        }
+        let change = match preference::change(&regions) {
+            Ok(change) => change,
+            Err(why) => return Answer::Refused(why),
+        };
+        match self.database.write_direct(vec![change]).await {
+            Ok(_) if regions.is_empty() => Answer::Done("leaders may stand anywhere".to_owned()),
+            Ok(_) => Answer::Done(format!("leaders are to stand in {}", regions.join(", else in "))),
             Err(error) => Answer::Later(error.to_string()),
         }
     }

@@ -42,7 +42,7 @@ use self::ranges::Constraints;
 use crate::catalog;
 use crate::catalog::model::Table;
 use crate::error::{Error, Result};
-use crate::session::{Engine, Watch};
+use crate::session::{Engine, SequenceMemory, Watch};
 
 /// What a run of a plan reads: found by its leaves through the session.
 pub struct RunState {
@@ -56,6 +56,10 @@ pub struct RunState {
     pub columns: Arc<ColumnCache>,
     /// What sessions share: who is there, and which numbers sequences gave
     pub engine: Arc<Engine>,
+    /// What the session remembers of sequences
+    pub sequences: SequenceMemory,
+    /// Whether its transaction writes nothing
+    pub read_only: bool,
 }
 
 /// Tables with fewer rows are read by one task.
