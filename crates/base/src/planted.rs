@@ -44,10 +44,21 @@ pub enum Bug {
     ApplyHalfABatch,
     /// Rows are sent to another member without the first of each chunk.
     TransferSkipsARow,
+
+    /// A certificate of twice a third of the power, and no more, decides.
+    AcceptTwoF,
+    /// A validator prevotes for what is proposed, whatever it is locked on.
+    SkipLockRule,
+    /// Votes and proposals are sent before they are in the log.
+    SignBeforeFsync,
+    /// A ledger's transactions are applied though what they rely on has changed.
+    SkipLedgerPrecondition,
+    /// What a ledger's transactions do depends on the node that applies them.
+    NondeterministicApply,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those that whole clusters are simulated with.
     pub const ALL: [Bug; 17] = [
         Bug::AckBeforeFsync,
         Bug::SkipReadValidation,
@@ -66,6 +77,15 @@ impl Bug {
         Bug::ReportUnknownAsDone,
         Bug::ApplyHalfABatch,
         Bug::TransferSkipsARow,
+    ];
+
+    /// Those of byzantine tables, which a simulation of their own catches.
+    pub const OF_LEDGERS: [Bug; 5] = [
+        Bug::AcceptTwoF,
+        Bug::SkipLockRule,
+        Bug::SignBeforeFsync,
+        Bug::SkipLedgerPrecondition,
+        Bug::NondeterministicApply,
     ];
 }
 

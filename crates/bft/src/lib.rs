@@ -1,0 +1,14 @@
+//! The byzantine guarantee.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod adversary;
+pub mod block;
+pub mod consensus;
+pub mod evidence;
+#[cfg(any(test, feature = "testing"))]
+pub mod invariant;
+pub mod signing;
+pub mod transaction;
+pub mod types;
+#[cfg(any(test, feature = "testing"))]
+pub mod world;

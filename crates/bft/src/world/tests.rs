@@ -1,0 +1,139 @@
+//! Worlds: honest ones, ones with liars, and ones whose code has a bug on purpose.
+
+use std::time::Duration;
+
+use polity_base::planted::Bug;
+
+use super::simple::SimpleLedger;
+use super::{Options, Report, run};
+
+fn show(seed: u64, report: &Report) -> String {
+    format!("seed {seed}: {report:#?}")
+}
+
+#[test]
+fn validators_that_are_well_agree_and_make_progress() {
+    for seed in 1..=3 {
+        let report = run::<SimpleLedger>(&Options { faults: false, ..Options::new(seed) });
+        assert!(report.violations.is_empty(), "{}", show(seed, &report));
+        assert!(report.height > 50 && report.ordered > 100 && report.accused.is_empty(), "{}", show(seed, &report));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let options = Options { work: Duration::from_secs(4), ..Options::new(7) };
+    let (first, second) = (run::<SimpleLedger>(&options), run::<SimpleLedger>(&options));
+    assert_eq!((first.digest, first.height), (second.digest, second.height));
+    assert_ne!(first.digest, run::<SimpleLedger>(&Options { seed: 8, ..options }).digest);
+}
+
+#[test]
+fn crashes_and_partitions_cost_no_agreement() {
+    for seed in 1..=6 {
+        let report = run::<SimpleLedger>(&Options::new(seed));
+        assert!(report.violations.is_empty(), "{}", show(seed, &report));
+        assert!(report.height > 3 && report.accused.is_empty(), "{}", show(seed, &report));
+    }
+}
+
+/// One liar of four, in one of the ways there are; who is honest is never accused.
+fn with_liar(name: &'static str, seeds: std::ops::RangeInclusive<u64>, faults: bool) -> Vec<Report> {
+    let look = |seed| {
+        let options = Options { liars: vec![(seed as usize % 4, name)], faults, ..Options::new(seed) };
+        let report = run::<SimpleLedger>(&options);
+        assert!(report.violations.is_empty(), "{name}, {}", show(seed, &report));
+        let others = report.accused.iter().filter(|node| node.0 != seed % 4 + 1).count();
+        assert_eq!(others, 0, "{name}: honest nodes are accused, {}", show(seed, &report));
+        report
+    };
+    seeds.map(look).collect()
+}
+
+#[test]
+fn a_liar_costs_neither_agreement_nor_progress_while_things_break() {
+    for name in crate::adversary::NAMES {
+        with_liar(name, 1..=2, true);
+    }
+}
+
+#[test]
+fn whoever_contradicts_himself_is_accused_in_a_block() {
+    for name in ["equivocator", "double_voter", "wrong_root"] {
+        let reports = with_liar(name, 1..=2, false);
+        assert!(reports.iter().all(|report| report.accused.len() == 1), "{name}: {reports:#?}");
+    }
+    let reports = with_liar("amnesiac", 1..=4, false);
+    assert!(reports.iter().any(|report| report.accused.len() == 1), "{reports:#?}");
+}
+
+#[test]
+fn whoever_sends_nonsense_is_ignored_for_a_while() {
+    for name in ["forger", "flooder", "split_payload"] {
+        let reports = with_liar(name, 1..=2, false);
+        assert!(reports.iter().all(|report| report.ignored.len() == 1), "{name}: {reports:#?}");
+    }
+}
+
+#[test]
+fn two_liars_of_five_may_stop_progress_and_never_agreement() {
+    for (seed, names) in (1..).zip([["equivocator", "double_voter"], ["equivocator", "equivocator"]]) {
+        let liars = names.iter().enumerate().map(|(place, name)| (place, *name)).collect();
+        let options = Options { liars, powers: vec![1; 5], progress: false, faults: false, ..Options::new(seed) };
+        let report = run::<SimpleLedger>(&options);
+        let split: Vec<_> = report.violations.iter().filter(|violation| !violation.starts_with("progress")).collect();
+        assert!(split.is_empty(), "{}", show(seed, &report));
+    }
+}
+
+#[test]
+fn power_counts_and_not_heads() {
+    // One has three of seven: without it there is no quorum, with it two others do.
+    let options = Options { powers: vec![3, 2, 1, 1], work: Duration::from_secs(5), ..Options::new(11) };
+    let report = run::<SimpleLedger>(&options);
+    assert!(report.violations.is_empty(), "{}", show(11, &report));
+    let options = Options { liars: vec![(0, "silent")], progress: false, ..options };
+    let report = run::<SimpleLedger>(&options);
+    assert_eq!((report.height, report.violations.len()), (0, 0), "{}", show(11, &report));
+}
+
+#[test]
+fn snapshots_bring_back_whoever_was_gone_for_long_and_lies_about_them_do_not() {
+    let long = |name| {
+        let options = Options { liars: vec![(0, name)], work: Duration::from_secs(20), ..Options::new(5) };
+        run::<SimpleLedger>(&options)
+    };
+    for name in ["silent", "lying_snapshot"] {
+        let report = long(name);
+        assert!(report.violations.is_empty() && report.snapshots > 0, "{name}: {}", show(5, &report));
+    }
+}
+
+/// Seeds from the first on until a planted bug is caught, and as what.
+#[cfg(debug_assertions)]
+fn seeds_until_caught(bug: Bug, most: u64, options: impl Fn(u64) -> Options) -> (u64, String) {
+    for seed in 1..=most {
+        let report = run::<SimpleLedger>(&Options { bug: Some(bug), ..options(seed) });
+        if let Some(violation) = report.violations.first() {
+            return (seed, violation.clone());
+        }
+    }
+    panic!("{bug:?} was not caught in {most} seeds");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn planted_bugs_are_caught() {
+    let equivocator = |seed| Options { liars: vec![(0, "equivocator")], ..Options::new(seed) };
+    let caught = [
+        (Bug::AcceptTwoF, "agreement", seeds_until_caught(Bug::AcceptTwoF, 5, equivocator)),
+        (Bug::SkipLockRule, "agreement", seeds_until_caught(Bug::SkipLockRule, 60, equivocator)),
+        (Bug::SignBeforeFsync, "no double sign", seeds_until_caught(Bug::SignBeforeFsync, 20, Options::new)),
+        (Bug::SkipLedgerPrecondition, "state root", seeds_until_caught(Bug::SkipLedgerPrecondition, 3, Options::new)),
+        (Bug::NondeterministicApply, "", seeds_until_caught(Bug::NondeterministicApply, 5, Options::new)),
+    ];
+    for (bug, by, (seeds, violation)) in caught {
+        println!("{bug:?}: caught by seed {seeds}: {violation}");
+        assert!(violation.starts_with(by), "{bug:?} was expected to break {by}: {violation}");
+    }
+}
