@@ -1,10 +1,12 @@
 //! Proposes one block to half of the others and another to the rest, and votes for
-//! each where it was proposed: the worst a proposer can do for agreement.
+//! each where it was proposed. Where it should propose once more what a quorum has
+//! prevoted for, it proposes something new to all. That is the worst a proposer can do
+//! for agreement: only quorums and locks stand in its way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_malachitebft_core_types::NilOrVal;
+use arc_malachitebft_core_types::{NilOrVal, Round};
 
 use super::{Adversary, Means, Sends, To, to_each, unchanged};
 use crate::block::Block;
@@ -29,16 +31,20 @@ impl Adversary for Equivocator {
                 self.waiting.push(message);
                 Vec::new()
             }
-            Message::Block(block) if block.header().proposer == means.node => {
+            Message::Block(block) if block.header().proposer == means.node || !self.waiting.is_empty() => {
                 let twin = self.twins.entry(block.id()).or_insert_with(|| twin(block)).clone();
                 let mut sends = Vec::new();
                 for waiting in std::mem::take(&mut self.waiting) {
                     let Message::Proposal(proposal) = &waiting else { continue };
                     let mut other = proposal.message.clone();
                     other.block = twin.id();
-                    let Ok(other) = means.proposal(other) else { continue };
-                    sends.extend(to_each(&first, &waiting));
-                    sends.extend(to_each(&second, &Message::Proposal(other)));
+                    other.locked_round = Round::Nil;
+                    let Ok(other) = means.proposal(other).map(Message::Proposal) else { continue };
+                    match proposal.message.locked_round {
+                        Round::Nil => sends.extend(to_each(&first, &waiting)),
+                        Round::Some(_) => sends.extend(to_each(&first, &other)),
+                    }
+                    sends.extend(to_each(&second, &other));
                 }
                 sends.extend(to_each(&first, &message));
                 sends.extend(to_each(&second, &Message::Block(twin)));

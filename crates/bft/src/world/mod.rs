@@ -61,6 +61,10 @@ pub struct Options {
     pub work: Duration,
     /// Whether things break
     pub faults: bool,
+    /// Messages lost in the beginning, of a thousand
+    pub loss: u64,
+    /// A node that nobody hears for the first three quarters of the time
+    pub absent: Option<usize>,
     /// Whether there must be progress in the end
     pub progress: bool,
     /// A bug that is planted
@@ -76,6 +80,8 @@ impl Options {
             liars: Vec::new(),
             work: Duration::from_secs(10),
             faults: true,
+            loss: 0,
+            absent: None,
             progress: true,
             bug: None,
         }
@@ -136,6 +142,7 @@ enum Event {
     Lie { node: usize },
     Submit,
     Fate,
+    Appears,
     Start { node: usize },
     Healed,
 }
@@ -244,7 +251,10 @@ impl<A: Subject> World<A> {
         for node in 0..self.nodes.len() {
             self.start(node);
         }
+        self.network.loss = self.options.loss;
+        self.network.side.extend(self.options.absent.map(|node| node as u64));
         self.at(1_000, 0, Event::Submit);
+        self.at(self.options.work.as_micros() as Micros * 3 / 4, 0, Event::Appears);
         self.at(50_000, 0, Event::Fate);
         self.at(self.options.work.as_micros() as Micros, 0, Event::Healed);
         let mut end = None;
@@ -292,6 +302,7 @@ impl<A: Subject> World<A> {
             Event::Start { node } => self.start(node),
             Event::Submit => self.submit(),
             Event::Fate => self.fate(),
+            Event::Appears => self.network.side.clear(),
             Event::Healed => self.heal(),
             _ => {}
         }
