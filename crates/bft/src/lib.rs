@@ -1,6 +1,5 @@
 //! The byzantine guarantee.
 
-#[cfg(any(test, feature = "testing"))]
 pub mod adversary;
 pub mod block;
 pub mod consensus;

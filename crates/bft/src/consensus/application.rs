@@ -13,7 +13,7 @@ use polity_base::NodeId;
 use super::validator::Tip;
 use crate::block::{Block, Certificate};
 use crate::evidence::Evidence;
-use crate::transaction::SignedTransaction;
+use crate::transaction::{SignedTransaction, TransactionId};
 use crate::types::Height;
 
 /// What a new block is made of.
@@ -43,20 +43,45 @@ pub enum CommitError {
 /// A committed block and what certifies it.
 pub type CertifiedBlock = (Arc<Block>, Arc<Certificate>);
 
+/// What came of a block.
+pub struct Committed<O> {
+    /// Where the ledger is now
+    pub tip: Tip,
+    /// What came of each transaction of the block
+    pub outcomes: Vec<(TransactionId, O)>,
+}
+
+/// Whether a transaction's signature is known to be right, so that it need not be
+/// verified once more.
+pub type Verified<'a> = &'a dyn Fn(&TransactionId) -> bool;
+
 /// A ledger, as consensus sees it.
 pub trait Application: Send + 'static {
+    /// What comes of a transaction that is ordered.
+    type Outcome: Clone + Send + 'static;
+
     /// Where the ledger is.
     fn tip(&self) -> Tip;
+
+    /// Whether a transaction whose signature is right may still be ordered: it was
+    /// not yet, and is not too late.
+    fn admits(&self, transaction: &SignedTransaction) -> bool;
+
+    /// Whether evidence holds, and was not ordered yet.
+    fn admits_evidence(&self, evidence: &Evidence) -> bool;
 
     /// Makes the next block, which is valid; none if there is nothing to put into it.
     fn build(&mut self, ingredients: Ingredients) -> Result<Option<Arc<Block>>, CommitError>;
 
     /// Whether a block may be the next one; why not, if not.
-    fn check(&mut self, block: &Arc<Block>) -> Result<(), String>;
+    fn check(&mut self, block: &Arc<Block>, verified: Verified) -> Result<(), String>;
 
     /// Applies the next block and makes it durable, in one step, with its certificate.
-    /// Where the ledger is then.
-    fn commit(&mut self, block: &Arc<Block>, certificate: &Arc<Certificate>) -> Result<Tip, CommitError>;
+    fn commit(
+        &mut self,
+        block: &Arc<Block>,
+        certificate: &Arc<Certificate>,
+    ) -> Result<Committed<Self::Outcome>, CommitError>;
 
     /// A committed block, if it is kept.
     fn block(&self, height: Height) -> Result<Option<CertifiedBlock>, CommitError>;

@@ -24,6 +24,9 @@ pub enum Fatal {
     /// The log cannot be written, or what it holds makes no sense.
     #[error("the validator's log is unusable: {0}")]
     Log(String),
+    /// The ledger's state cannot be written.
+    #[error("the ledger cannot be written: {0}")]
+    Storage(String),
     /// More than two thirds of the power certified a block that is not valid here.
     /// Either this node computes differently, or more than a third of the power lies.
     #[error("block {block} of height {height} is certified, and not valid here: {reason}")]
@@ -52,7 +55,7 @@ impl Fatal {
     /// What a caller should do about it.
     pub fn class(&self) -> Class {
         match self {
-            Fatal::Sign(_) | Fatal::Log(_) => Class::Unavailable,
+            Fatal::Sign(_) | Fatal::Log(_) | Fatal::Storage(_) => Class::Unavailable,
             Fatal::StateLost { .. } => Class::Corrupt,
             Fatal::DoubleSign { .. } | Fatal::Diverged { .. } | Fatal::Core(_) => Class::Bug,
         }

@@ -27,12 +27,14 @@
 //! | [`message`] | what validators say to each other |
 //! | [`mempool`] | what waits to be ordered |
 //! | [`application`] | what is asked of the ledger |
+//! | [`driver`] | a validator in a real process |
 
 pub mod application;
 pub mod candidates;
 pub mod catch_up;
 pub mod context;
 pub mod core;
+pub mod driver;
 pub mod error;
 pub mod inbox;
 pub mod log;

@@ -8,10 +8,13 @@
 //! of late: an average that follows a slow round at once and fast rounds slowly.
 //!
 //! ```text
-//! took   ·20 ms··20 ms··· 900 ms ··20 ms··20 ms ···      a decided round, start to end
-//! typical 20     20       900      790    694   … 20     up at once, down by an eighth
-//! propose 300    300      3600     3160   2776  … 300    four times typical, within bounds
+//! took   ·20 ms··20 ms··· 300 ms ··20 ms··20 ms ···      a decided round, start to end
+//! typical 20     20       300      265    235   … 20     up at once, down by an eighth
+//! propose 400    400      1200     1060   940   … 400    four times typical, within bounds
 //! ```
+//!
+//! One bad hour must not make the next one worse: what is typical is taken to be a
+//! twentieth of the longest wait at most. Doubling gets to the rest if it has to.
 //!
 //! Nothing of this touches safety, so each validator has its own pace.
 
@@ -38,7 +41,7 @@ impl Default for PaceOptions {
         PaceOptions {
             propose_floor: Duration::from_millis(400),
             vote_floor: Duration::from_millis(150),
-            ceiling: Duration::from_secs(20),
+            ceiling: Duration::from_secs(10),
             repeat: Duration::from_millis(250),
         }
     }
@@ -59,7 +62,7 @@ impl Pace {
 
     /// Takes note of a round that ended with a decision: how long it took.
     pub fn decided(&mut self, took: Duration) {
-        let took = took.min(self.options.ceiling);
+        let took = took.min(self.options.ceiling / 20);
         self.typical = match took > self.typical {
             true => took,
             false => self.typical - (self.typical - took) / 8,
@@ -102,10 +105,10 @@ mod tests {
         let mut pace = Pace::new(PaceOptions::default());
         let propose = |pace: &Pace| pace.wait(TimeoutKind::Propose, Round::ZERO);
         assert_eq!(propose(&pace), ms(400));
-        pace.decided(ms(900));
-        assert_eq!(propose(&pace), ms(3600));
+        pace.decided(ms(300));
+        assert_eq!(propose(&pace), ms(1200));
         pace.decided(ms(20));
-        assert_eq!(propose(&pace), ms(3160));
+        assert_eq!(propose(&pace), ms(1060));
         (0..60).for_each(|_| pace.decided(ms(20)));
         assert_eq!(propose(&pace), ms(400));
     }
@@ -115,6 +118,13 @@ mod tests {
         let pace = Pace::new(PaceOptions::default());
         let wait = |round| pace.wait(TimeoutKind::Prevote, Round::new(round));
         assert_eq!([wait(0), wait(1), wait(2)], [ms(150), ms(300), ms(600)]);
-        assert_eq!(wait(u32::MAX), Duration::from_secs(20));
+        assert_eq!(wait(u32::MAX), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_bad_hour_does_not_make_the_next_one_worse() {
+        let mut pace = Pace::new(PaceOptions::default());
+        pace.decided(Duration::from_secs(3600));
+        assert_eq!(pace.wait(TimeoutKind::Propose, Round::ZERO), Duration::from_secs(2));
     }
 }

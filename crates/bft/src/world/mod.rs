@@ -39,7 +39,6 @@ use crate::consensus::application::Application;
 use crate::consensus::error::Fatal;
 use crate::consensus::message::Message;
 use crate::consensus::validator::{Input, Now};
-use crate::evidence::Evidence;
 use crate::invariant::{self, Invariant, Replay, Sight};
 use crate::signing::SecretKey;
 use crate::transaction::{SignedTransaction, TransactionId};
@@ -121,12 +120,6 @@ pub trait Subject: Application + Sized {
 
     /// A transaction of some client.
     fn transaction(&self, ledger: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
-
-    /// Whether a transaction may still be ordered, as far as can be told.
-    fn admits(&self, transaction: &SignedTransaction) -> bool;
-
-    /// Whether evidence may still be ordered.
-    fn admits_evidence(&self, evidence: &Evidence) -> bool;
 
     /// Applies a block without looking at certificates or its header; the root of the
     /// state after it.

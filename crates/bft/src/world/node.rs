@@ -123,7 +123,7 @@ impl<A: Subject> Node<A> {
     pub fn describe(&self) -> String {
         let at = self.tip().height;
         match &self.validator {
-            Some(v) => format!("n{} at {at}, round {:?}, quorum {:?}", self.place, v.round(), v.quorum()),
+            Some(v) => format!("n{} at {at}: {}", self.place, v.describe()),
             None => format!("n{} at {at}, down", self.place),
         }
     }
@@ -293,7 +293,7 @@ impl<A: Subject> World<A> {
                     Err(_) => return,
                 }
             }
-            Task::Check(block) => Input::Checked(block.id(), application.check(&block)),
+            Task::Check(block) => Input::Checked(block.id(), application.check(&block, &|_| false)),
             Task::Commit(block, certificate) => return self.commit(node, block, certificate),
             Task::Install(from, height, parts) => {
                 let outcome = application.install(height, parts).map_err(|e| e.to_string());
@@ -315,13 +315,13 @@ impl<A: Subject> World<A> {
         let Some(application) = n.application.as_mut() else { return };
         let validators = application.tip().validators;
         match application.commit(&block, &certificate) {
-            Ok(tip) => {
+            Ok(committed) => {
                 if self.nodes[node].is_honest() {
                     self.see(&Sight::Committed(id(node), &block, &certificate, &validators));
                     self.note(&block);
                 }
                 self.sweep(node);
-                self.step(node, Input::Committed(tip));
+                self.step(node, Input::Committed(committed.tip));
             }
             Err(CommitError::Invalid(reason)) => self.step(node, Input::Refused(block.id(), reason)),
             Err(CommitError::Storage(reason)) => self.report.violations.push(reason),

@@ -13,7 +13,7 @@ use polity_base::planted::{Bug, planted};
 
 use super::Subject;
 use crate::block::{Block, Certificate, Header};
-use crate::consensus::application::{Application, CertifiedBlock, CommitError, Ingredients};
+use crate::consensus::application::{Application, CertifiedBlock, CommitError, Committed, Ingredients, Verified};
 use crate::consensus::validator::Tip;
 use crate::consensus::verify::Trust;
 use crate::evidence::Evidence;
@@ -81,6 +81,16 @@ impl SimpleLedger {
 }
 
 impl Application for SimpleLedger {
+    type Outcome = ();
+
+    fn admits(&self, transaction: &SignedTransaction) -> bool {
+        !self.state.ordered.contains(&transaction.id())
+    }
+
+    fn admits_evidence(&self, evidence: &Evidence) -> bool {
+        !self.state.accused.contains(&evidence.key())
+    }
+
     fn tip(&self) -> Tip {
         self.tip.clone()
     }
@@ -104,7 +114,7 @@ impl Application for SimpleLedger {
         Ok(Some(block))
     }
 
-    fn check(&mut self, block: &Arc<Block>) -> Result<(), String> {
+    fn check(&mut self, block: &Arc<Block>, verified: Verified) -> Result<(), String> {
         let header = block.header();
         if header.height != self.next() || header.parent != self.tip.block || header.time_ms <= self.time_ms {
             return Err("it does not follow".to_owned());
@@ -113,7 +123,9 @@ impl Application for SimpleLedger {
             return Err("it is empty".to_owned());
         }
         let ids: BTreeSet<_> = block.transactions.iter().map(|t| t.id()).collect();
-        if ids.len() < block.transactions.len() || !block.transactions.iter().all(|t| self.admits(t) && t.verify()) {
+        if ids.len() < block.transactions.len()
+            || !block.transactions.iter().all(|t| self.admits(t) && (verified(&t.id()) || t.verify()))
+        {
             return Err("a transaction has no place here".to_owned());
         }
         if !block.evidence.iter().all(|evidence| self.admits_evidence(evidence)) {
@@ -127,9 +139,9 @@ impl Application for SimpleLedger {
         Ok(())
     }
 
-    fn commit(&mut self, block: &Arc<Block>, certificate: &Arc<Certificate>) -> Result<Tip, CommitError> {
+    fn commit(&mut self, block: &Arc<Block>, certificate: &Arc<Certificate>) -> Result<Committed<()>, CommitError> {
         if self.staged.as_ref().is_none_or(|(id, _)| *id != block.id()) {
-            self.check(block).map_err(CommitError::Invalid)?;
+            self.check(block, &|_| false).map_err(CommitError::Invalid)?;
         }
         let Some((id, state)) = self.staged.take() else {
             return Err(CommitError::Invalid("it was not checked".to_owned()));
@@ -144,7 +156,8 @@ impl Application for SimpleLedger {
             let snapshot = postcard::to_stdvec(&(&**block, &**certificate, &self.state)).unwrap_or_default();
             self.snapshot = Some((height, snapshot.into()));
         }
-        Ok(self.tip.clone())
+        let outcomes = block.transactions.iter().map(|transaction| (transaction.id(), ())).collect();
+        Ok(Committed { tip: self.tip.clone(), outcomes })
     }
 
     fn block(&self, height: Height) -> Result<Option<CertifiedBlock>, CommitError> {
@@ -219,14 +232,6 @@ impl Subject for SimpleLedger {
         };
         transaction.signature = key.sign(&transaction.bytes()).unwrap_or(Signature(Vec::new()));
         transaction
-    }
-
-    fn admits(&self, transaction: &SignedTransaction) -> bool {
-        !self.state.ordered.contains(&transaction.id())
-    }
-
-    fn admits_evidence(&self, evidence: &Evidence) -> bool {
-        !self.state.accused.contains(&evidence.key())
     }
 
     fn replay(&mut self, block: &Block) -> [u8; 32] {

@@ -341,6 +341,27 @@ impl Validator {
         self.presence.quorum(&self.tip.validators, self.hands.now.elapsed)
     }
 
+    /// Where the validator is in the protocol, for people.
+    pub fn describe(&self) -> String {
+        let driver = &self.core.driver;
+        let timers: Vec<_> = self.hands.timers.iter().map(|(timeout, at)| format!("{timeout} at {at:?}")).collect();
+        let votes = self.hands.watch.seen(self.height(), driver.round().as_u32().unwrap_or(0)).votes;
+        let votes: Vec<_> = votes
+            .iter()
+            .map(|v| format!("{} {:?} {:?} r{}", v.message.voter, v.message.kind, v.message.value, v.message.round))
+            .collect();
+        format!(
+            "{:?} {:?} height {} round {} step {:?} pending {} lacking {:?} timers {timers:?} votes {votes:#?}",
+            self.tip.height,
+            self.phase,
+            self.height(),
+            driver.round(),
+            driver.step(),
+            self.pending,
+            self.hands.candidates.lacking().collect::<Vec<_>>()
+        )
+    }
+
     fn take(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Message(from, message) => self.receive(from, message)?,
