@@ -19,6 +19,7 @@
 //! may.
 
 mod fate;
+pub mod local;
 mod network;
 mod node;
 mod random;

@@ -255,7 +255,8 @@ impl<N: Network> Machine<N> {
     /// Says how things are, when they have changed or it is time to.
     fn report(&mut self) {
         let (now, committed) = (self.began.elapsed(), self.validator.tip().height);
-        let due = now >= self.next_report;
+        // While somebody is missing, it is told at once when he is back.
+        let due = now >= self.next_report || self.condition.borrow().quorum.missing() > 0;
         let round = self.validator.round();
         let changed = {
             let last = self.condition.borrow();
@@ -268,11 +269,14 @@ impl<N: Network> Machine<N> {
             self.next_report = now + REPORTS;
         }
         let quorum = due.then(|| self.validator.quorum());
-        self.condition.send_modify(|condition| {
+        self.condition.send_if_modified(|condition| {
+            let quorum = quorum.filter(|quorum| *quorum != condition.quorum);
+            let modified = changed || quorum.is_some();
             (condition.committed, condition.round) = (committed, round);
             if let Some(quorum) = quorum {
                 condition.quorum = quorum;
             }
+            modified
         });
     }
 }
