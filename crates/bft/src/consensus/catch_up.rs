@@ -219,3 +219,74 @@ impl CatchUp {
         asked.into_iter().chain(fetching).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn part(height: u64, index: u32, count: u32) -> SnapshotPart {
+        SnapshotPart { height: Height(height), index, count, bytes: Bytes::from_static(&[1; 10]) }
+    }
+
+    #[test]
+    fn the_very_next_block_is_waited_for_a_while_and_more_are_asked_for_at_once() {
+        let mut catch_up = CatchUp::new(NodeId(1));
+        catch_up.claims(NodeId(2), Height(5));
+        assert_eq!(catch_up.ask(Height(5), ms(0), PATIENCE), None);
+        assert_eq!(catch_up.ask(Height(5), ms(99), PATIENCE), None);
+        assert_eq!(catch_up.ask(Height(5), ms(100), PATIENCE), Some((NodeId(2), Height(5), Height(5))));
+        let mut behind = CatchUp::new(NodeId(1));
+        behind.claims(NodeId(2), Height(500));
+        assert_eq!(behind.ask(Height(5), ms(0), PATIENCE), Some((NodeId(2), Height(5), Height(36))));
+        assert_eq!(behind.ask(Height(5), ms(1), PATIENCE), None, "one is asked at a time");
+    }
+
+    #[test]
+    fn who_claims_and_does_not_deliver_is_not_asked_again() {
+        let mut catch_up = CatchUp::new(NodeId(1));
+        catch_up.claims(NodeId(2), Height(u64::MAX));
+        catch_up.claims(NodeId(3), Height(9));
+        assert_eq!(catch_up.ask(Height(5), ms(0), PATIENCE).map(|asked| asked.0), Some(NodeId(2)));
+        catch_up.tick(ms(400));
+        assert_eq!(catch_up.ask(Height(5), ms(400), PATIENCE), Some((NodeId(3), Height(5), Height(9))));
+        catch_up.tick(ms(800));
+        assert_eq!(catch_up.ask(Height(5), ms(800), PATIENCE), None);
+    }
+
+    #[test]
+    fn a_snapshot_comes_part_by_part_from_one_node() {
+        let mut catch_up = CatchUp::new(NodeId(1));
+        catch_up.claims(NodeId(2), Height(90));
+        assert_eq!(catch_up.pruned(NodeId(2), Some(Height(80)), Height(5), ms(0)), None, "nobody asked");
+        catch_up.ask(Height(5), ms(0), PATIENCE);
+        assert_eq!(catch_up.pruned(NodeId(2), Some(Height(80)), Height(5), ms(0)), Some(Height(80)));
+        assert!(matches!(catch_up.part(NodeId(3), part(80, 0, 2), 100, ms(1)), Received::Unasked));
+        assert!(matches!(catch_up.part(NodeId(2), part(80, 0, 2), 100, ms(1)), Received::Part(1)));
+        assert!(
+            matches!(catch_up.part(NodeId(2), part(80, 1, 2), 100, ms(1)), Received::Whole(parts) if parts.len() == 2)
+        );
+    }
+
+    #[test]
+    fn a_snapshot_that_grows_too_large_or_changes_its_mind_is_given_up() {
+        for senseless in [part(80, 1, 3), part(80, 2, 2)] {
+            let mut catch_up = CatchUp::new(NodeId(1));
+            catch_up.claims(NodeId(2), Height(90));
+            catch_up.ask(Height(5), ms(0), PATIENCE);
+            catch_up.pruned(NodeId(2), Some(Height(80)), Height(5), ms(0));
+            assert!(matches!(catch_up.part(NodeId(2), part(80, 0, 2), 15, ms(1)), Received::Part(1)));
+            assert!(matches!(catch_up.part(NodeId(2), senseless, 100, ms(1)), Received::Senseless));
+        }
+        let mut catch_up = CatchUp::new(NodeId(1));
+        catch_up.claims(NodeId(2), Height(90));
+        catch_up.ask(Height(5), ms(0), PATIENCE);
+        catch_up.pruned(NodeId(2), Some(Height(80)), Height(5), ms(0));
+        assert!(matches!(catch_up.part(NodeId(2), part(80, 0, 2), 9, ms(1)), Received::Senseless));
+    }
+}

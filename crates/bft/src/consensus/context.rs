@@ -384,3 +384,78 @@ impl Proposal {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arc_malachitebft_core_types::{Context as _, Validator as _};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::signing::SecretKey;
+    use crate::types::Validator;
+
+    fn members(powers: &[u64]) -> Members {
+        let validator = |(n, power): (usize, &u64)| Validator {
+            node: NodeId(n as u64 + 1),
+            key: SecretKey::from_seed([n as u8; 32]).public(),
+            power: *power,
+        };
+        Members::from(&Validators::new(powers.iter().enumerate().map(validator).collect()))
+    }
+
+    fn proposer(members: &Members, height: u64, round: u32) -> u64 {
+        Context.select_proposer(members, Height(height), Round::new(round)).address().0.0
+    }
+
+    #[test]
+    fn everyone_proposes_as_often_as_it_has_power() {
+        let members = members(&[3, 1, 2]);
+        let mut turns = BTreeMap::<u64, u64>::new();
+        (0..60).for_each(|height| *turns.entry(proposer(&members, height, 0)).or_default() += 1);
+        assert_eq!(turns.into_values().collect::<Vec<_>>(), [30, 10, 20]);
+    }
+
+    #[test]
+    fn equals_take_turns_from_round_to_round() {
+        let members = members(&[1; 4]);
+        let mut round: Vec<u64> = (0..4).map(|round| proposer(&members, 7, round)).collect();
+        round.sort();
+        assert_eq!(round, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_most_powerful_do_not_come_in_a_row() {
+        let members = members(&[50_000_000_000, 25_000_000_000, 25_000_000_000]);
+        let turns: Vec<u64> = (0..40).map(|height| proposer(&members, height, 0)).collect();
+        assert!(turns.windows(3).all(|three| three != [1, 1, 1]), "{turns:?}");
+    }
+
+    fn any_vote() -> impl Strategy<Value = Vote> {
+        let value = prop_oneof![Just(NilOrVal::Nil), any::<[u8; 32]>().prop_map(|id| NilOrVal::Val(BlockId(id)))];
+        let kind = prop_oneof![Just(VoteType::Prevote), Just(VoteType::Precommit)];
+        (any::<u64>(), any::<u32>(), kind, value, any::<u64>()).prop_map(|(height, round, kind, value, voter)| Vote {
+            height: Height(height),
+            round,
+            kind,
+            value,
+            voter: Address(NodeId(voter)),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_signed_tells_different_votes_and_ledgers_apart(a in any_vote(), b in any_vote(), l: [u8; 32]) {
+            let ledger = LedgerId(l);
+            prop_assert_eq!(a == b, a.sign_bytes(&ledger) == b.sign_bytes(&ledger));
+            prop_assert!(a.sign_bytes(&ledger) != a.sign_bytes(&LedgerId(l.map(|byte| !byte))));
+        }
+
+        #[test]
+        fn any_powers_have_a_proposer_for_any_slot(powers in proptest::collection::vec(1..u64::MAX / 64, 1..12), slot: u64) {
+            let members = members(&powers);
+            prop_assert!(members.proposer(slot) < powers.len());
+        }
+    }
+}

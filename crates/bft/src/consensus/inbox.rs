@@ -82,3 +82,33 @@ impl Inbox {
         self.senders.retain(|node, _| present.contains(node));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch(n: u64) -> Message {
+        Message::Fetch(Height(n), Height(n))
+    }
+
+    #[test]
+    fn a_flood_of_one_crowds_out_only_its_own() {
+        let mut inbox = Inbox::default();
+        inbox.hold(NodeId(1), Height(5), fetch(0));
+        (0..1000).for_each(|n| inbox.hold(NodeId(2), Height(5), fetch(n)));
+        let taken = inbox.take(Height(5));
+        assert_eq!(taken.len(), ROOM + 1);
+        assert_eq!(taken[0], (NodeId(1), fetch(0)));
+        assert_eq!(taken.last(), Some(&(NodeId(2), fetch(999))));
+    }
+
+    #[test]
+    fn each_height_has_its_own_speakers_and_old_ones_are_forgotten() {
+        let mut inbox = Inbox::default();
+        inbox.hold(NodeId(1), Height(5), fetch(1));
+        inbox.hold(NodeId(2), Height(6), fetch(2));
+        assert_eq!(inbox.speakers(Height(5)).collect::<Vec<_>>(), [NodeId(1)]);
+        inbox.forget_before(Height(6));
+        assert_eq!((inbox.take(Height(5)).len(), inbox.take(Height(6)).len()), (0, 1));
+    }
+}

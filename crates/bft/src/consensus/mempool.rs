@@ -182,3 +182,71 @@ impl Mempool {
         &self.evidence
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::signing::SecretKey;
+    use crate::types::Signature;
+
+    fn transaction(author: u8, nonce: u64, expires: u64) -> Arc<SignedTransaction> {
+        Arc::new(SignedTransaction {
+            author: SecretKey::from_seed([author; 32]).public(),
+            nonce,
+            account: 0,
+            amount: 0,
+            expires: Height(expires),
+            payload: Bytes::from_static(&[0; 40]),
+            signature: Signature(Vec::new()),
+        })
+    }
+
+    fn pool(count: usize) -> Mempool {
+        Mempool::new(MempoolOptions { count, bytes: 1 << 20 })
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn transactions_come_out_in_the_order_they_came_and_as_many_as_fit() {
+        let mut pool = pool(100);
+        (0..5).for_each(|n| pool.add(transaction(1, n, 9), NOW).unwrap());
+        let nonces = |taken: Vec<Arc<SignedTransaction>>| taken.iter().map(|t| t.nonce).collect::<Vec<_>>();
+        assert_eq!(nonces(pool.first(3, usize::MAX)), [0, 1, 2]);
+        assert_eq!(nonces(pool.first(9, transaction(1, 0, 9).size() * 2 + 1)), [0, 1]);
+        pool.remove([&transaction(1, 1, 9).id()]);
+        assert_eq!(nonces(pool.first(9, usize::MAX)), [0, 2, 3, 4]);
+        assert_eq!(pool.add(transaction(1, 3, 9), NOW), Err(Refusal::Known));
+    }
+
+    #[test]
+    fn one_author_alone_cannot_fill_it() {
+        let mut pool = pool(10);
+        let taken = (0..20).filter(|n| pool.add(transaction(1, *n, 9), NOW).is_ok()).count();
+        assert!((5..10).contains(&taken), "{taken}");
+        assert_eq!(pool.add(transaction(2, 0, 9), NOW), Ok(()));
+    }
+
+    #[test]
+    fn what_is_too_late_goes() {
+        let mut pool = pool(10);
+        pool.add(transaction(1, 1, 4), NOW).unwrap();
+        pool.add(transaction(1, 2, 5), NOW).unwrap();
+        assert_eq!(pool.expire(Height(5)), [transaction(1, 1, 4).id()]);
+        assert_eq!(pool.size().0, 1);
+        pool.remove([&transaction(1, 2, 5).id()]);
+        assert_eq!((pool.size(), pool.is_pending()), ((0, 0), false));
+    }
+
+    #[test]
+    fn what_waits_for_long_is_sent_again_now_and_then() {
+        let (mut pool, second) = (pool(10), Duration::from_secs(1));
+        pool.add(transaction(1, 1, 9), NOW).unwrap();
+        assert_eq!(pool.resend(second / 2, second, 9).len(), 0);
+        assert_eq!(pool.resend(second, second, 9).len(), 1);
+        assert_eq!(pool.resend(second, second, 9).len(), 0);
+        assert_eq!(pool.resend(second * 2, second, 9).len(), 1);
+    }
+}

@@ -261,3 +261,28 @@ impl From<SignedProposal> for Message {
         Message::Proposal(proposal.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn noise_is_no_message_or_one_that_comes_out_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_may_follow_a_message() {
+        let message = Message::Fetch(Height(3), Height(9));
+        let mut bytes = message.encode();
+        assert_eq!(Message::decode(&bytes).unwrap(), message);
+        bytes.push(0);
+        assert!(Message::decode(&bytes).is_err());
+    }
+}

@@ -75,3 +75,49 @@ impl Outbox {
         self.waiting.drain(..count).map(|(_, output)| output).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::message::{Message, Seen};
+    use crate::consensus::record::{Entry, Step};
+    use crate::consensus::validator::To;
+    use crate::types::Height;
+
+    fn append(round: u32) -> Output {
+        Output::Append(Record { height: Height(1), entry: Entry::Timeout(Step::Propose, round) })
+    }
+
+    fn promise(height: u64) -> Output {
+        let seen = Seen { height: Height(height), votes: Vec::new(), proposals: Vec::new() };
+        Output::Send(To::All, Message::Seen(seen))
+    }
+
+    fn heights(outputs: &[Output]) -> Vec<u64> {
+        let height = |output: &Output| match output {
+            Output::Send(_, Message::Seen(seen)) => seen.height.0,
+            Output::Build(height, _) => height.0,
+            other => panic!("unexpected {other:?}"),
+        };
+        outputs.iter().map(height).collect()
+    }
+
+    #[test]
+    fn a_promise_waits_for_the_records_before_it_and_for_no_others() {
+        let mut outbox = Outbox::default();
+        let ready = outbox.push(vec![promise(1), append(0), promise(2), append(1), Output::Build(Height(9), 0)]);
+        assert_eq!((ready.records.len(), heights(&ready.outputs)), (2, vec![1, 9]));
+        let later = outbox.push(vec![append(2), promise(3)]);
+        assert_eq!((later.records.len(), later.outputs.len()), (1, 0));
+        assert_eq!(heights(&outbox.durable(1)), [2]);
+        assert_eq!(heights(&outbox.durable(2)), [3]);
+    }
+
+    #[test]
+    fn records_that_nothing_waits_for_are_written_with_the_next_promise() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(vec![append(0), append(1)]).records.len(), 0);
+        assert_eq!(outbox.push(vec![append(2), promise(1)]).records.len(), 3);
+        assert_eq!(heights(&outbox.durable(3)), [1]);
+    }
+}

@@ -52,3 +52,26 @@ impl Strikes {
         self.nodes.get(&node).map_or(0, |count| count.strikes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_on_is_ignored_for_longer_and_longer() {
+        let (mut strikes, node) = (Strikes::default(), NodeId(3));
+        let ms = Duration::from_millis;
+        let told: Vec<bool> = (0..8).map(|_| strikes.strike(node, ms(1000))).collect();
+        assert_eq!(told, [true, false, false, false, false, false, false, true]);
+        assert!(strikes.ignores(node, ms(1249)) && !strikes.ignores(node, ms(1250)));
+        assert!(!strikes.ignores(NodeId(4), ms(1000)));
+        (0..8).for_each(|_| {
+            strikes.strike(node, ms(2000));
+        });
+        assert!(strikes.ignores(node, ms(2499)) && !strikes.ignores(node, ms(2500)));
+        (0..8000).for_each(|_| {
+            strikes.strike(node, ms(3000));
+        });
+        assert!(!strikes.ignores(node, ms(33_000)));
+    }
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Event, Subject, World};
+use super::network::Micros;
+use super::{Event, Subject, World, id};
 use crate::consensus::message::Message;
 use crate::consensus::validator::To;
 use crate::invariant::Sight;
@@ -26,7 +27,16 @@ impl<A: Subject> World<A> {
     fn hand_in(&mut self, node: usize) {
         let ledger = self.ledger;
         let mut random = self.random.clone();
-        let transaction = Arc::new(self.nodes[node].application().transaction(ledger, &mut || random.draw()));
+        let count = self.nodes.len() as u64;
+        let application = self.nodes[node].application();
+        let transaction = match self.options.changes && random.chance(100) {
+            true => {
+                let (whom, power) = (id(random.below(count) as usize), random.below(3));
+                application.change(ledger, whom, power, &mut || random.draw())
+            }
+            false => application.transaction(ledger, &mut || random.draw()),
+        };
+        let transaction = Arc::new(transaction);
         self.random = random;
         self.see(&Sight::Submitted(&transaction));
         self.waiting.insert(transaction.id(), transaction.clone());
@@ -52,7 +62,7 @@ impl<A: Subject> World<A> {
         } else if self.random.chance(300) {
             // Without faults, liars that need a restart to lie get one.
             let liars: Vec<usize> = (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_honest()).collect();
-            liars.into_iter().for_each(|node| self.crash(node));
+            liars.into_iter().for_each(|node| self.crash_for_a_while(node));
         }
         let at = self.now + self.random.between(20_000, 800_000);
         self.at(at, 0, Event::Fate);
@@ -60,14 +70,21 @@ impl<A: Subject> World<A> {
 
     fn crash_one(&mut self) {
         let node = self.random.below(self.nodes.len() as u64) as usize;
-        self.crash(node);
+        self.crash_for_a_while(node);
     }
 
     fn crash_all(&mut self) {
-        (0..self.nodes.len()).for_each(|node| self.crash(node));
+        (0..self.nodes.len()).for_each(|node| self.crash_for_a_while(node));
     }
 
-    fn crash(&mut self, node: usize) {
+    fn crash_for_a_while(&mut self, node: usize) {
+        let long = self.random.chance(150);
+        let down = if long { 4_000_000 } else { self.random.between(1_000, 600_000) };
+        self.crash(node, down);
+    }
+
+    /// Crashes a node, and starts it again after a while.
+    pub(super) fn crash(&mut self, node: usize, down: Micros) {
         if !self.nodes[node].is_up() {
             return;
         }
@@ -75,8 +92,6 @@ impl<A: Subject> World<A> {
         let mut random = self.random.clone();
         self.nodes[node].crash(&mut random);
         self.random = random;
-        let long = self.random.chance(150);
-        let down = if long { 4_000_000 } else { self.random.between(1_000, 600_000) };
         let at = self.now + down;
         self.at(at, 0, Event::Start { node });
     }

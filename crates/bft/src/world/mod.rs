@@ -65,6 +65,11 @@ pub struct Options {
     pub loss: u64,
     /// A node that nobody hears for the first three quarters of the time
     pub absent: Option<usize>,
+    /// A node that crashes after so many inputs of its validator, and loses all that
+    /// is not synced
+    pub crash_at: Option<(usize, u64)>,
+    /// Whether validators come, go and change their power
+    pub changes: bool,
     /// Whether there must be progress in the end
     pub progress: bool,
     /// A bug that is planted
@@ -82,6 +87,8 @@ impl Options {
             faults: true,
             loss: 0,
             absent: None,
+            crash_at: None,
+            changes: false,
             progress: true,
             bug: None,
         }
@@ -121,6 +128,9 @@ pub trait Subject: Application + Sized {
 
     /// A transaction of some client.
     fn transaction(&self, ledger: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
+
+    /// A transaction that gives a node this voting power, from two heights later on.
+    fn change(&self, ledger: LedgerId, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
 
     /// Applies a block without looking at certificates or its header; the root of the
     /// state after it.

@@ -45,6 +45,8 @@ pub struct Node<A> {
     pub skew_ms: i64,
     /// How often it was started
     pub life: u64,
+    /// Inputs that its validators have taken
+    steps: u64,
 }
 
 /// What an application is asked for.
@@ -82,6 +84,7 @@ impl<A: Subject> Node<A> {
             next_tick: Micros::MAX,
             skew_ms: random.between(0, 1000) as i64 - 500,
             life: 0,
+            steps: 0,
         }
     }
 
@@ -168,6 +171,11 @@ impl<A: Subject> World<A> {
         match validator.step(now, input) {
             Ok(outputs) => self.take_outputs(node, outputs),
             Err(fatal) => self.failed(node, fatal),
+        }
+        self.nodes[node].steps += 1;
+        if self.options.crash_at == Some((node, self.nodes[node].steps)) {
+            self.nodes[node].unsynced.clear();
+            self.crash(node, 5_000);
         }
     }
 

@@ -19,10 +19,12 @@ use crate::consensus::verify::Trust;
 use crate::evidence::Evidence;
 use crate::signing::SecretKey;
 use crate::transaction::SignedTransaction;
-use crate::types::{BlockId, Height, LedgerId, Signature, Validators};
+use crate::types::{BlockId, Height, LedgerId, Signature, Validator, Validators};
 
 /// So many blocks are kept.
 const KEPT: u64 = 12;
+/// Accounts from here on stand for the powers of nodes.
+const CHANGES: u64 = 1000;
 /// A snapshot is made at every so many heights.
 const SNAPSHOTS: u64 = 5;
 
@@ -44,13 +46,21 @@ struct State {
     accounts: BTreeMap<u64, i64>,
     ordered: BTreeSet<[u8; 32]>,
     accused: BTreeSet<(Height, u32, u8, NodeId)>,
+    /// The validators of the next height and of the one after it
+    validators: [Vec<Validator>; 2],
 }
 
 impl State {
     fn apply(&mut self, node: NodeId, transactions: &[Arc<SignedTransaction>], evidence: &[Evidence]) {
+        let next = self.validators[1].clone();
+        self.validators = [next.clone(), next];
         for transaction in transactions {
             let id = transaction.id();
             self.ordered.insert(id);
+            if transaction.account >= CHANGES {
+                self.change(NodeId(transaction.account - CHANGES), transaction.amount.unsigned_abs());
+                continue;
+            }
             let balance = self.accounts.entry(transaction.account).or_default();
             let mut change = transaction.amount;
             if planted(Bug::NondeterministicApply) && id[0] < 8 {
@@ -61,6 +71,20 @@ impl State {
             }
         }
         self.accused.extend(evidence.iter().map(Evidence::key));
+    }
+
+    /// Gives a node this power from the height after next on, unless fewer
+    /// than four would be left.
+    fn change(&mut self, node: NodeId, power: u64) {
+        let mut after = self.validators[1].clone();
+        after.retain(|validator| validator.node != node);
+        if power > 0 {
+            after.push(Validator { node, key: SecretKey::from_seed([node.0 as u8; 32]).public(), power });
+            after.sort_by_key(|validator| validator.node);
+        }
+        if after.len() >= 4 {
+            self.validators[1] = after;
+        }
     }
 
     fn root(&self) -> [u8; 32] {
@@ -149,7 +173,7 @@ impl Application for SimpleLedger {
         let height = self.next();
         self.state = state;
         self.time_ms = block.header().time_ms;
-        self.tip = Tip { height, block: id, validators: self.tip.validators.clone() };
+        self.tip = Tip { height, block: id, validators: Validators::new(self.state.validators[0].clone()) };
         self.blocks.insert(height, (block.clone(), certificate.clone()));
         self.blocks = self.blocks.split_off(&Height((height.0 + 1).saturating_sub(KEPT)));
         if height.0.is_multiple_of(SNAPSHOTS) {
@@ -184,14 +208,14 @@ impl Application for SimpleLedger {
         let read = postcard::from_bytes::<(Block, Certificate, State)>(&parts.concat());
         let (block, certificate, state) = read.map_err(|_| wrong("it does not decode"))?;
         let trust = Trust { ledger: self.ledger };
-        // Nothing here changes validators, so those of genesis vouch for every height.
+        // As far as those vouch for it who decide where this node is.
         if !trust.certificate(&certificate, &self.tip.validators) || certificate.block != block.id() {
             return Err(wrong("its certificate does not hold"));
         }
         if block.header().height != height || !block.is_whole() || state.root() != block.header().state_root {
             return Err(wrong("its state is another"));
         }
-        self.tip = Tip { height, block: block.id(), validators: self.tip.validators.clone() };
+        self.tip = Tip { height, block: block.id(), validators: Validators::new(state.validators[0].clone()) };
         self.time_ms = block.header().time_ms;
         self.state = state;
         self.staged = None;
@@ -203,11 +227,12 @@ impl Application for SimpleLedger {
 
 impl Subject for SimpleLedger {
     fn genesis(ledger: LedgerId, validators: &Validators, node: NodeId) -> SimpleLedger {
+        let list: Vec<Validator> = validators.iter().cloned().collect();
         SimpleLedger {
             ledger,
             node,
             tip: Tip { height: Height(0), block: BlockId(ledger.0), validators: validators.clone() },
-            state: State::default(),
+            state: State { validators: [list.clone(), list], ..State::default() },
             time_ms: 0,
             blocks: BTreeMap::new(),
             staged: None,
@@ -220,22 +245,30 @@ impl Subject for SimpleLedger {
     }
 
     fn transaction(&self, _: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
-        let key = SecretKey::from_seed([200; 32]);
-        let mut transaction = SignedTransaction {
-            author: key.public(),
-            nonce: draw(),
-            account: draw() % 8,
-            amount: (draw() % 20) as i64 - 9,
-            expires: Height(u64::MAX),
-            payload: Bytes::new(),
-            signature: Signature(Vec::new()),
-        };
-        transaction.signature = key.sign(&transaction.bytes()).unwrap_or(Signature(Vec::new()));
-        transaction
+        sign(draw() % 8, (draw() % 20) as i64 - 9, draw())
+    }
+
+    fn change(&self, _: LedgerId, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
+        sign(CHANGES + node.0, power as i64, draw())
     }
 
     fn replay(&mut self, block: &Block) -> [u8; 32] {
         self.state.apply(self.node, &block.transactions, &block.evidence);
         self.state.root()
     }
+}
+
+fn sign(account: u64, amount: i64, nonce: u64) -> SignedTransaction {
+    let key = SecretKey::from_seed([200; 32]);
+    let mut transaction = SignedTransaction {
+        author: key.public(),
+        nonce,
+        account,
+        amount,
+        expires: Height(u64::MAX),
+        payload: Bytes::new(),
+        signature: Signature(Vec::new()),
+    };
+    transaction.signature = key.sign(&transaction.bytes()).unwrap_or(Signature(Vec::new()));
+    transaction
 }

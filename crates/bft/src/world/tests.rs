@@ -40,6 +40,30 @@ fn crashes_and_partitions_cost_no_agreement() {
     }
 }
 
+#[test]
+fn a_crash_after_any_input_makes_nobody_sign_twice() {
+    for at in 1.. {
+        let work = Duration::from_millis(400);
+        let options = Options { faults: false, work, crash_at: Some((0, at)), ..Options::new(3) };
+        let report = run::<SimpleLedger>(&options);
+        assert!(report.violations.is_empty(), "input {at}: {}", show(3, &report));
+        if report.crashes == 0 {
+            // All inputs that there are were tried.
+            assert!(at > 80 && report.height > 4, "input {at}: {}", show(3, &report));
+            break;
+        }
+    }
+}
+
+#[test]
+fn validators_come_and_go_while_things_break() {
+    for seed in 1..=4 {
+        let options = Options { powers: vec![1; 5], changes: true, faults: seed > 2, ..Options::new(seed) };
+        let report = run::<SimpleLedger>(&options);
+        assert!(report.violations.is_empty() && report.accused.is_empty(), "{}", show(seed, &report));
+    }
+}
+
 /// One liar of four, in one of the ways there are; who is honest is never accused.
 fn with_liar(name: &'static str, seeds: std::ops::RangeInclusive<u64>, faults: bool) -> Vec<Report> {
     let look = |seed| {
