@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     // The checkers share nothing with the judged: they stand on the ground, and import no floor.
     &["polity-base", "polity-check"],
     &["polity-store"],
-    &["polity-raft"],
+    &["polity-raft", "polity-bft"],
     &["polity-cluster"],
     &["polity-txn"],
     &["polity-sql"],
@@ -25,6 +25,8 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("polity-doors", "polity-store", "doors know no storage"),
     ("polity-doors", "polity-raft", "doors know no replication"),
     ("polity-sql", "polity-raft", "SQL knows no replication"),
+    ("polity-doors", "polity-bft", "doors know no replication"),
+    ("polity-sql", "polity-bft", "SQL knows no replication"),
     ("polity-base", "tokio", "the ground floor does no IO"),
     ("polity-store", "datafusion", "storage knows no SQL"),
     ("polity-txn", "datafusion", "transactions know no SQL"),

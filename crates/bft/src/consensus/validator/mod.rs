@@ -37,6 +37,8 @@ mod heights;
 mod helping;
 mod receive;
 mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
