@@ -17,8 +17,9 @@ use crate::error::{Error, Outage};
 use crate::replica::{Change, Outcome, Replica, Snapshot};
 use crate::strong::Seen;
 
+pub use polity_crdt::replica::NoIndexes;
 pub use polity_crdt::replica::{Conflict, CounterShares, PeerStatus};
-pub use polity_crdt::{Error as EventualError, Replica as Eventual, VersionVector};
+pub use polity_crdt::{Error as EventualError, Replica as Eventual, Schema, VersionVector};
 
 /// This node's replica of the eventual tables.
 pub struct EventualReplica {

@@ -25,10 +25,7 @@ impl Transaction {
         }
         let operations = std::mem::take::<Overlay>(&mut self.overlay).into_operations();
         if operations.is_empty() {
-            // All reads of one snapshot are serializable as they are.
-            if self.reads.lag_behind(self.read_at) {
-                self.reads.validate(self.replica().as_ref())?;
-            }
+            self.settle_reads()?;
             return Ok(self.read_at);
         }
         let preconditions = self.preconditions();
@@ -37,8 +34,19 @@ impl Transaction {
         committed(self.replica().commit(batch).await?)
     }
 
-    /// Commits what was changed in eventual tables. Nothing that was read is a condition.
+    /// All reads of one snapshot are serializable as they are; others must be as if they
+    /// were of one.
+    fn settle_reads(&self) -> Result<(), Error> {
+        match self.reads.lag_behind(self.read_at) {
+            true => self.reads.validate(self.replica().as_ref()),
+            false => Ok(()),
+        }
+    }
+
+    /// Commits what was changed in eventual tables. What was read of strong ones is not
+    /// a condition: the transaction saw them as they were at its snapshot.
     async fn commit_changes(mut self) -> Result<Timestamp, Error> {
+        self.settle_reads()?;
         let changes = std::mem::take(&mut self.changes).into_iter();
         let operations = changes.map(|(key, change)| Operation::Change { key, change }).collect();
         let eventual = self.database.directory.eventual().cloned();

@@ -119,6 +119,7 @@ pub struct Savepoint {
     undo: UndoMark,
     conditions: usize,
     changes: usize,
+    guarantee: Option<Guarantee>,
     statement: u64,
     locked: usize,
 }
@@ -291,6 +292,7 @@ impl Transaction {
             undo: self.overlay.mark(),
             conditions: self.conditions.len(),
             changes: self.changes.len(),
+            guarantee: self.guarantee,
             statement: self.statement,
             locked: self.locked.current.len(),
         }
@@ -303,6 +305,7 @@ impl Transaction {
         self.overlay.rollback_to(savepoint.undo);
         self.conditions.truncate(savepoint.conditions);
         self.changes.truncate(savepoint.changes);
+        self.guarantee = savepoint.guarantee;
         // What the abandoned statement locked it may have found stale.
         let before = if savepoint.statement == self.statement { savepoint.locked } else { 0 };
         self.locked.current.truncate(before);

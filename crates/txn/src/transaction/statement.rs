@@ -130,8 +130,10 @@ impl Transaction {
     }
 
     fn look_at(&mut self, now: Now) {
-        // A snapshot that asked nobody may be older than one that did.
-        if now.confirmed || now.at >= self.read_at {
+        // A snapshot that asked nobody may be older than one that did, and does not take
+        // the place of the one that all statements read.
+        let stays = self.confirmed && self.options.isolation == Isolation::Serializable;
+        if now.confirmed || (!stays && now.at >= self.read_at) {
             self.read_at = now.at;
             self.snapshot = Some(now.snapshot);
             self.confirmed = now.confirmed;
@@ -164,9 +166,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// From here on, reads are recorded at the present snapshot, if they matter.
+    /// From here on, reads are recorded at the present snapshot, if they matter. What
+    /// was read where nobody was asked is what this node happened to know, and promises
+    /// nothing; a statement that must know more reads it anew.
     fn record(&mut self) {
-        if self.options.isolation == Isolation::Serializable && !self.options.read_only {
+        let matters = self.options.isolation == Isolation::Serializable && !self.options.read_only && self.confirmed;
+        if matters {
             self.reads.current = Some(Arc::new(Recorder::new(self.read_at)));
         }
     }
