@@ -45,6 +45,8 @@ pub(super) struct Draft<'a> {
     pending: &'a Pending,
     kept: Writes,
     layer: Writes,
+    /// Spans of dropped storages to clear
+    clears: Vec<Span>,
     bytes: usize,
     /// Values lost to concurrent writes, noticed by the present piece of work
     conflicts: u64,
@@ -67,6 +69,7 @@ impl<'a> Draft<'a> {
             pending,
             kept: Writes::new(),
             layer: Writes::new(),
+            clears: Vec::new(),
             bytes: 0,
             conflicts: 0,
         }
@@ -106,7 +109,13 @@ impl<'a> Draft<'a> {
             Some(value) => Operation::Put { key, value },
             None => Operation::Delete { key },
         };
-        Ok((self.kept.into_iter().map(operation).collect(), self.vector))
+        let clears = self.clears.into_iter().map(|span| Operation::Clear { span });
+        Ok((clears.chain(self.kept.into_iter().map(operation)).collect(), self.vector))
+    }
+
+    /// Removes everything in `span`, which nobody reads any more.
+    pub fn clear(&mut self, span: Span) {
+        self.clears.push(span);
     }
 
     pub fn put(&mut self, key: Key, value: Bytes) {

@@ -20,6 +20,14 @@ impl Shared {
                 let (given, at) = self.give(from, key, column, side, amount).await?;
                 Response::Shared { given, at }
             }
+            Request::Page { from: place } => {
+                if self.filling.read().is_some() {
+                    return Err(Error::NotReady { why: "it is being filled itself".to_owned() });
+                }
+                let shared = self.clone();
+                let page = polity_store::blocking(move || shared.page(&place)).await;
+                Response::Page(page.map_err(|e| Error::Stopped { reason: e.to_string() })??)
+            }
             Request::Depart(node) => Response::Departed(self.depart(node, None).await?),
         };
         encode(&response)
@@ -30,7 +38,8 @@ impl Shared {
         let decoded: Result<Vec<Delta>, _> = decoded.collect();
         let deltas = decoded.map_err(|e| Error::Nonsense { from, reason: e.to_string() })?;
         self.tell(Input::Told { peer: from, about });
-        if !deltas.is_empty() {
+        let can_use = !self.about().filling;
+        if !deltas.is_empty() && can_use {
             self.take_in(deltas).await?;
         }
         let about = self.about();

@@ -3,37 +3,72 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
-use polity_base::{Key, NodeId, Timestamp};
+use polity_base::{IndexId, Key, NodeId, Span, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::Shared;
 use super::book::{self, Book};
-use super::draft::Draft;
+use super::draft::{Draft, encoded, storage_of};
+use super::{Replica, Shared};
 use crate::error::Error;
 use crate::stamp::VersionVector;
 
 /// Notes that are looked at in one piece of work.
 const AT_ONCE: usize = 512;
 
+/// How often it is looked whether there is an index to build.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// Takes care of the replica until `stop` turns true.
 pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut trimmed = shared.floor.read().clone();
+    let mut last = Instant::now();
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(shared.limits.upkeep_every) => {}
+            () = tokio::time::sleep(GLANCE.min(shared.limits.upkeep_every)) => {}
         }
+        // Nothing is lost by an error; the next turn tries again.
+        if let Err(error) = shared.build_indexes().await {
+            tracing::warn!(%error, "an index was not built");
+        }
+        if last.elapsed() < shared.limits.upkeep_every {
+            continue;
+        }
+        last = Instant::now();
         if let Err(error) = shared.take_care(&mut trimmed).await {
-            // Nothing is lost by it; the next turn tries again.
             tracing::warn!(%error, "what can be forgotten was not");
         }
     }
 }
 
 impl Shared {
+    /// Builds the indexes that are not built yet, out of the rows that are here. Rows
+    /// that are written meanwhile bring their entries along.
+    async fn build_indexes(self: &Arc<Shared>) -> Result<(), Error> {
+        for (table, index) in self.schema.indexes() {
+            if self.built.read().contains(&index) {
+                continue;
+            }
+            let mut span = Span::of_index(table);
+            loop {
+                let part = span.clone();
+                let build = move |draft: &mut Draft<'_>| draft.build(index, &part);
+                match self.run(build).await?.0 {
+                    Some(next) => span.start = next,
+                    None => break,
+                }
+            }
+            self.built.write().insert(index);
+        }
+        Ok(())
+    }
+
     async fn take_care(self: &Arc<Shared>, trimmed: &mut VersionVector) -> Result<(), Error> {
         let (everywhere, stable) = {
             let machine = self.machine.lock();
@@ -93,7 +128,7 @@ impl Shared {
         let mut span = Book::ToCollect.span();
         span.start = start;
         let (notes, more) = draft.keys(&span, AT_ONCE)?;
-        let mut last = None;
+        let (mut last, mut forgot) = (None, false);
         for note in notes {
             last = Some(note.successor());
             let Some((stamp, row)) = book::parse_to_collect(&note) else { continue };
@@ -108,9 +143,53 @@ impl Shared {
             if after.collect(stable) {
                 draft.store(&row, &before, &after);
                 self.counts.collected.fetch_add(1, Ordering::Relaxed);
+                forgot = true;
             }
             draft.delete(note);
         }
+        if forgot {
+            let mut collected = self.collected.lock();
+            collected.join(stable);
+            draft.put(book::collected(), encoded(&*collected)?);
+        }
         Ok(last.filter(|_| more))
+    }
+}
+
+impl Draft<'_> {
+    /// Writes the entries in `index` of the first rows of `span`; where to go on. After
+    /// the last it notes that the index is built.
+    fn build(&mut self, index: IndexId, span: &Span) -> Result<Option<Key>, Error> {
+        let (rows, more) = self.keys(span, AT_ONCE)?;
+        for key in &rows {
+            let Some(visible) = self.get(key)? else { continue };
+            for (entry, value) in self.schema.entries(key, &visible) {
+                if storage_of(&entry) == index {
+                    self.put(entry, value);
+                }
+            }
+        }
+        if more && let Some(last) = rows.last() {
+            return Ok(Some(last.successor()));
+        }
+        self.put(book::built(index), Bytes::new());
+        Ok(None)
+    }
+}
+
+impl Replica {
+    /// Removes everything of a dropped storage, and what merging remembers of its rows,
+    /// from this replica.
+    pub async fn clear(&self, storage: IndexId) -> Result<(), Error> {
+        let shared = &self.inner.shared;
+        let clear = move |draft: &mut Draft<'_>| {
+            draft.clear(Span::of_index(storage));
+            draft.clear(Span::of_index(storage.merging()));
+            draft.delete(book::built(storage));
+            Ok(())
+        };
+        shared.run(clear).await?;
+        shared.built.write().remove(&storage);
+        Ok(())
     }
 }

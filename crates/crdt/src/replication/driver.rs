@@ -70,7 +70,7 @@ impl Shared {
                     let _ = waiter.send(());
                 }
             }
-            Output::Fill(from) => tracing::warn!(%from, "lacks what is not kept any more"),
+            Output::Fill(from) => self.want_fill(from),
         }
     }
 

@@ -45,6 +45,11 @@ pub(crate) enum Request {
         /// How much is needed
         amount: u64,
     },
+    /// Give me rows from this place on
+    Page {
+        /// A key among traces
+        from: Key,
+    },
     /// Take no later writes of this node, which was removed
     Depart(NodeId),
 }
@@ -66,8 +71,23 @@ pub(crate) enum Response {
         /// The delta; zero if nothing is given
         at: Timestamp,
     },
+    /// Rows
+    Page(Page),
     /// The last write of that node which counts here
     Departed(Timestamp),
+}
+
+/// Rows of a replica.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Page {
+    /// What they hold
+    pub vector: VersionVector,
+    /// What the replica may have forgotten
+    pub collected: VersionVector,
+    /// Key, visible row, trace
+    pub rows: Vec<(Key, Option<Bytes>, Bytes)>,
+    /// Where to go on; none after the last
+    pub next: Option<Key>,
 }
 
 /// The bytes of a message.
