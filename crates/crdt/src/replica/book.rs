@@ -9,6 +9,7 @@
 //! 6  index built                         ->  (nothing)
 //! 7  filling                             ->  how far the replica is filled
 //! 8  collected                           ->  version vector: what it covers may be forgotten
+//! 9  conflict by time: noticed, …        ->  the conflict's key
 //! ```
 //! Numbers are big endian, so keys sort as they do.
 
@@ -31,6 +32,7 @@ pub(crate) enum Book {
     Built = 6,
     Filling = 7,
     Collected = 8,
+    Noticed = 9,
 }
 
 /// The number of the first storage of a table: those of books are below.
@@ -105,6 +107,16 @@ pub(crate) fn delta_stamp(key: &[u8]) -> Option<Stamp> {
 pub(crate) fn conflict(row: &Key, column: ColumnId, lost: Stamp) -> Key {
     let (column, at, origin) = (column.0.to_be_bytes(), lost.at.0.to_be_bytes(), lost.origin.0.to_be_bytes());
     Book::Conflict.with(&[row, &column, &at, &origin])
+}
+
+/// Where a conflict is noted by the time it was noticed.
+pub(crate) fn noticed_at(at: Timestamp, conflict: &Key) -> Key {
+    Book::Noticed.with(&[&at.0.to_be_bytes(), conflict.get(4..).unwrap_or_default()])
+}
+
+/// The notes of conflicts that were noticed before `before`.
+pub(crate) fn noticed(before: Timestamp) -> Span {
+    Span { start: Book::Noticed.span().start, end: Book::Noticed.with(&[&before.0.to_be_bytes()]) }
 }
 
 pub(crate) fn to_collect(stamp: Stamp, row: &Key) -> Key {

@@ -22,7 +22,8 @@
 //! | `draft`     | rows as they become, before they are written                    |
 //! | `sequencer` | the task; `entry`: its log entries; `recovery`: reading them back |
 //! | `commit`    | local transactions; `merge`: deltas and rows of others          |
-//! | `shares`    | escrow: shares that are given, asked for and taken over         |
+//! | `shares`    | escrow: shares that are given and asked for; `takeover`: those of members that are gone |
+//! | `compare`   | finding and mending rows that differ from another replica's     |
 //! | `fill`      | taking rows over from another replica                           |
 //! | `upkeep`    | forgetting what all have seen, building indexes, old conflicts  |
 //! | `serve`     | what other replicas ask                                         |
@@ -32,6 +33,7 @@
 
 pub(crate) mod book;
 mod commit;
+mod compare;
 mod draft;
 mod entry;
 mod fill;
@@ -45,6 +47,7 @@ mod sequencer;
 mod serve;
 mod shares;
 pub mod status;
+mod takeover;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +58,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use polity_base::time::HybridClock;
-use polity_base::{Batch, Guarantee, IndexId, NodeId, RangeId, Timestamp};
+use polity_base::{Batch, Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::log::Record;
 use polity_store::state::{AppliedMark, Checkpointed, Pin, State};
@@ -115,6 +118,10 @@ pub(crate) struct Shared {
     next_ticket: AtomicU64,
     /// Of departed members the last write that counts
     departed: RwLock<BTreeMap<NodeId, Timestamp>>,
+    /// Rows in which a departed member may have got a share since its shares were taken over
+    to_take_over: Mutex<BTreeSet<Key>>,
+    /// Members whose shares were taken over once through all rows
+    taken_over: Mutex<BTreeSet<NodeId>>,
     /// Indexes that are complete
     built: RwLock<BTreeSet<IndexId>>,
     /// How far the replica is filled, if it is not complete
@@ -177,6 +184,8 @@ impl Replica {
             waiters: Mutex::default(),
             next_ticket: AtomicU64::new(0),
             departed: RwLock::new(found.departed),
+            to_take_over: Mutex::default(),
+            taken_over: Mutex::default(),
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
             pin: Mutex::new(pin),
@@ -190,7 +199,8 @@ impl Replica {
             tokio::spawn(sequencer.run()),
             tokio::spawn(driver::run(shared.clone(), told, stopped.clone())),
             tokio::spawn(upkeep::run(shared.clone(), stopped.clone())),
-            tokio::spawn(fill::run(shared.clone(), stopped)),
+            tokio::spawn(fill::run(shared.clone(), stopped.clone())),
+            tokio::spawn(upkeep::patrol(shared.clone(), stopped)),
         ];
         if let Some(filling) = filling.filter(|_| is_new) {
             shared.note_filling(filling).await?;
@@ -363,4 +373,10 @@ impl Checkpointed for Shared {
             self.log.append(vec![purge], drop);
         }
     }
+}
+
+/// An entry of the log as the rows take it, for tests that write behind a replica's back.
+#[cfg(test)]
+pub(crate) fn entry_for_tests(index: u64, payload: &Bytes, node: NodeId) -> polity_store::state::OrderedEntry {
+    entry::Entry::read(index, payload).unwrap().ordered(node)
 }

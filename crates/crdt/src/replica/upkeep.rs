@@ -47,6 +47,34 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// Compares stretch after stretch of the rows with one peer after the other, until `stop`
+/// turns true.
+pub(super) async fn patrol(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let (mut turn, mut from) = (0, book::traces().start);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(shared.limits.patrol_every) => {}
+        }
+        let members = shared.peers.members().nodes;
+        let others = members.into_iter().filter(|node| *node != shared.node);
+        let others: Vec<NodeId> = others.filter(|node| shared.peers.unreachable_since(*node).is_none()).collect();
+        let Some(peer) = others.get(turn % others.len().max(1)) else { continue };
+        match shared.compare(*peer, from.clone(), shared.limits.patrol_rows).await {
+            Ok((_, Some(next))) => from = next,
+            Ok((_, None)) => {
+                from = book::traces().start;
+                turn += 1;
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "rows were not compared");
+                turn += 1;
+            }
+        }
+    }
+}
+
 impl Shared {
     /// Builds the indexes that are not built yet, out of the rows that are here. Rows
     /// that are written meanwhile bring their entries along.
@@ -78,8 +106,26 @@ impl Shared {
             self.trim(origin, after, up_to).await?;
             trimmed.advance(origin, up_to);
         }
+        self.settle_departures().await?;
+        self.drop_old_conflicts().await?;
         let stable = if planted(Bug::CollectEarly) { self.applied.borrow().clone() } else { stable };
         self.collect(stable).await
+    }
+
+    /// Lets go of conflicts that were noticed long ago.
+    async fn drop_old_conflicts(self: &Arc<Shared>) -> Result<(), Error> {
+        let age = u64::try_from(self.limits.conflict_age.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.clock.reading().midpoint().minus_nanos(age);
+        let drop_some = move |draft: &mut Draft<'_>| {
+            for key in draft.keys(&book::noticed(before), AT_ONCE)?.0 {
+                if let Some(place) = draft.get(&key)? {
+                    draft.delete(Key(place));
+                    draft.delete(key);
+                }
+            }
+            Ok(())
+        };
+        self.run(drop_some).await.map(|_| ())
     }
 
     /// Forgets the deltas of `origin` after `after`, up to `up_to`: all have them.
