@@ -8,6 +8,8 @@
 //! 5  departed member                     ->  the last of its deltas that counts
 //! 6  index built                         ->  (nothing)
 //! 7  filling                             ->  how far the replica is filled
+//! 8  collected                           ->  version vector: what it covers may be forgotten
+//! 9  conflict by time: noticed, …        ->  the conflict's key
 //! ```
 //! Numbers are big endian, so keys sort as they do.
 
@@ -29,7 +31,12 @@ pub(crate) enum Book {
     Departed = 5,
     Built = 6,
     Filling = 7,
+    Collected = 8,
+    Noticed = 9,
 }
+
+/// The number of the first storage of a table: those of books are below.
+const FIRST_TABLE: u32 = 16_384;
 
 impl Book {
     fn bytes(self) -> Vec<u8> {
@@ -62,6 +69,25 @@ pub(crate) fn filling() -> Key {
     Book::Filling.with(&[])
 }
 
+pub(crate) fn collected() -> Key {
+    Book::Collected.with(&[])
+}
+
+/// Where what merging remembers of rows is, of all tables.
+pub(crate) fn traces() -> Span {
+    let storage = |number| Guarantee::Eventual.storage(number).merging().0.to_be_bytes().to_vec();
+    Span { start: storage(FIRST_TABLE).into(), end: Guarantee::Eventual.span().end }
+}
+
+/// The row of a key in [`traces`].
+pub(crate) fn traced(place: &Key) -> Key {
+    let mut bytes = place.to_vec();
+    if let Some(first) = bytes.first_mut() {
+        *first = *first & 0x3F | 0x80;
+    }
+    bytes.into()
+}
+
 pub(crate) fn delta(stamp: Stamp) -> Key {
     Book::Delta.with(&[&stamp.origin.0.to_be_bytes(), &stamp.at.0.to_be_bytes()])
 }
@@ -81,6 +107,16 @@ pub(crate) fn delta_stamp(key: &[u8]) -> Option<Stamp> {
 pub(crate) fn conflict(row: &Key, column: ColumnId, lost: Stamp) -> Key {
     let (column, at, origin) = (column.0.to_be_bytes(), lost.at.0.to_be_bytes(), lost.origin.0.to_be_bytes());
     Book::Conflict.with(&[row, &column, &at, &origin])
+}
+
+/// Where a conflict is noted by the time it was noticed.
+pub(crate) fn noticed_at(at: Timestamp, conflict: &Key) -> Key {
+    Book::Noticed.with(&[&at.0.to_be_bytes(), conflict.get(4..).unwrap_or_default()])
+}
+
+/// The notes of conflicts that were noticed before `before`.
+pub(crate) fn noticed(before: Timestamp) -> Span {
+    Span { start: Book::Noticed.span().start, end: Book::Noticed.with(&[&before.0.to_be_bytes()]) }
 }
 
 pub(crate) fn to_collect(stamp: Stamp, row: &Key) -> Key {
@@ -134,11 +170,15 @@ mod tests {
         let stamp = Stamp { at: Timestamp(7), origin: NodeId(3) };
         assert_eq!(delta_stamp(&delta(stamp)), Some(stamp));
         let row = Key::from(vec![0x80, 0, 1, 2, 3]);
-        assert_eq!(parse_to_collect(&to_collect(stamp, &row)), Some((stamp, row)));
+        assert_eq!(parse_to_collect(&to_collect(stamp, &row)), Some((stamp, row.clone())));
         let span = deltas(NodeId(3), Timestamp(6), Timestamp(7));
         assert!(span.contains(&delta(stamp)));
         assert!(!span.contains(&delta(Stamp { at: Timestamp(6), ..stamp })));
         assert!(!span.contains(&delta(Stamp { at: Timestamp(8), ..stamp })));
+        assert_eq!(traced(&polity_base::guarantee::merging_key(&row)), row);
+        let table = Key::from([&[0x80, 0, 0x40, 0], &[1u8][..]].concat());
+        assert!(traces().contains(&polity_base::guarantee::merging_key(&table)));
+        assert!(!traces().contains(&vector()) && !traces().contains(&delta(stamp)));
         assert!(Book::Delta.span().contains(&delta(stamp)) && !Book::Conflict.span().contains(&delta(stamp)));
     }
 }

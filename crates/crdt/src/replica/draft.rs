@@ -9,7 +9,7 @@
 //! What is found in an upper place is newer. A transaction that is refused so leaves
 //! nothing behind in the entry of those that are not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use polity_base::guarantee::merging_key;
@@ -45,7 +45,11 @@ pub(super) struct Draft<'a> {
     pending: &'a Pending,
     kept: Writes,
     layer: Writes,
+    /// Spans of dropped storages to clear
+    clears: Vec<Span>,
     bytes: usize,
+    /// Rows of which a member that was removed has shares
+    pub orphaned: BTreeSet<Key>,
     /// Values lost to concurrent writes, noticed by the present piece of work
     conflicts: u64,
 }
@@ -67,6 +71,8 @@ impl<'a> Draft<'a> {
             pending,
             kept: Writes::new(),
             layer: Writes::new(),
+            clears: Vec::new(),
+            orphaned: BTreeSet::new(),
             bytes: 0,
             conflicts: 0,
         }
@@ -106,7 +112,13 @@ impl<'a> Draft<'a> {
             Some(value) => Operation::Put { key, value },
             None => Operation::Delete { key },
         };
-        Ok((self.kept.into_iter().map(operation).collect(), self.vector))
+        let clears = self.clears.into_iter().map(|span| Operation::Clear { span });
+        Ok((clears.chain(self.kept.into_iter().map(operation)).collect(), self.vector))
+    }
+
+    /// Removes everything in `span`, which nobody reads any more.
+    pub fn clear(&mut self, span: Span) {
+        self.clears.push(span);
     }
 
     pub fn put(&mut self, key: Key, value: Bytes) {
@@ -170,6 +182,10 @@ impl<'a> Draft<'a> {
         for lost in lost {
             let place = book::conflict(key, lost.column, lost.lost_stamp);
             let conflict = StoredConflict { row: key.clone(), lost, noticed: self.now };
+            if self.get(&place)?.is_some() {
+                continue;
+            }
+            self.layer.insert(book::noticed_at(self.now, &place), Some(place.0.clone()));
             self.layer.insert(place, Some(encoded(&conflict)?));
             self.conflicts += 1;
         }

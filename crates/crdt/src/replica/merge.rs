@@ -28,6 +28,7 @@ impl Draft<'_> {
             self.store(key, &before, &after);
             self.note_collectable(key, part, by);
         }
+        self.note_orphaned(key, &after);
         Ok(changed)
     }
 

@@ -22,7 +22,9 @@
 //! | `draft`     | rows as they become, before they are written                    |
 //! | `sequencer` | the task; `entry`: its log entries; `recovery`: reading them back |
 //! | `commit`    | local transactions; `merge`: deltas and rows of others          |
-//! | `shares`    | escrow: shares that are given, asked for and taken over         |
+//! | `shares`    | escrow: shares that are given and asked for; `takeover`: those of members that are gone |
+//! | `compare`   | finding and mending rows that differ from another replica's     |
+//! | `fill`      | taking rows over from another replica                           |
 //! | `upkeep`    | forgetting what all have seen, building indexes, old conflicts  |
 //! | `serve`     | what other replicas ask                                         |
 //! | [`status`]  | what an operator learns; `report`: how                          |
@@ -31,8 +33,10 @@
 
 pub(crate) mod book;
 mod commit;
+mod compare;
 mod draft;
 mod entry;
+mod fill;
 mod merge;
 mod options;
 pub mod peers;
@@ -43,6 +47,7 @@ mod sequencer;
 mod serve;
 mod shares;
 pub mod status;
+mod takeover;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,10 +58,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use polity_base::time::HybridClock;
-use polity_base::{Batch, Guarantee, IndexId, NodeId, RangeId, Timestamp};
+use polity_base::{Batch, Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::log::Record;
-use polity_store::state::{AppliedMark, Checkpointed, State};
+use polity_store::state::{AppliedMark, Checkpointed, Pin, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -113,8 +118,18 @@ pub(crate) struct Shared {
     next_ticket: AtomicU64,
     /// Of departed members the last write that counts
     departed: RwLock<BTreeMap<NodeId, Timestamp>>,
+    /// Rows in which a departed member may have got a share since its shares were taken over
+    to_take_over: Mutex<BTreeSet<Key>>,
+    /// Members whose shares were taken over once through all rows
+    taken_over: Mutex<BTreeSet<NodeId>>,
     /// Indexes that are complete
     built: RwLock<BTreeSet<IndexId>>,
+    /// How far the replica is filled, if it is not complete
+    filling: RwLock<Option<fill::Filling>>,
+    /// Keeps what is read meanwhile
+    pin: Mutex<Option<Pin>>,
+    /// What this covers may be forgotten here
+    collected: Mutex<VersionVector>,
     pub(crate) counts: Counters,
 }
 
@@ -144,6 +159,12 @@ impl Replica {
         let (queue, work) = mpsc::unbounded_channel();
         let (inputs, told) = mpsc::unbounded_channel();
         let started = clock.now();
+        let is_new = joins && found.index == 0 && found.filling.is_none();
+        let mut filling = if is_new { Some(fill::Filling::begin(None)) } else { found.filling };
+        let pin = filling.as_ref().and_then(|f| state.pin(Guarantee::Eventual, f.frozen?).ok());
+        if let (Some(filling), None) = (&mut filling, &pin) {
+            filling.frozen = None;
+        }
         let about = About { started, vector: found.vector.clone(), floor: found.floor.clone(), filling: false };
         let shared = Arc::new(Shared {
             node,
@@ -163,18 +184,27 @@ impl Replica {
             waiters: Mutex::default(),
             next_ticket: AtomicU64::new(0),
             departed: RwLock::new(found.departed),
+            to_take_over: Mutex::default(),
+            taken_over: Mutex::default(),
             built: RwLock::new(found.built),
+            filling: RwLock::new(filling.clone()),
+            pin: Mutex::new(pin),
+            collected: Mutex::new(found.collected),
             counts: Counters::default(),
             limits,
         });
-        let _ = joins;
         let (stop, stopped) = watch::channel(false);
         let sequencer = sequencer::Sequencer::new(shared.clone(), work, found.vector, found.index, stopped.clone());
         let tasks = vec![
             tokio::spawn(sequencer.run()),
             tokio::spawn(driver::run(shared.clone(), told, stopped.clone())),
-            tokio::spawn(upkeep::run(shared.clone(), stopped)),
+            tokio::spawn(upkeep::run(shared.clone(), stopped.clone())),
+            tokio::spawn(fill::run(shared.clone(), stopped.clone())),
+            tokio::spawn(upkeep::patrol(shared.clone(), stopped)),
         ];
+        if let Some(filling) = filling.filter(|_| is_new) {
+            shared.note_filling(filling).await?;
+        }
         Ok(Replica { inner: Arc::new(Inner { shared, stop, tasks: Mutex::new(tasks) }) })
     }
 
@@ -188,7 +218,7 @@ impl Replica {
     /// After [`Error::AcksMissing`] the transaction is committed all the same.
     pub async fn commit(&self, batch: Batch, acks: u32) -> Result<Timestamp, Error> {
         let shared = &self.inner.shared;
-        self.readable()?;
+        self.writable()?;
         let (size, limit) = (batch.size(), shared.limits.transaction_bytes);
         if size > limit {
             return Err(Error::TooLarge { size, limit });
@@ -208,11 +238,28 @@ impl Replica {
     /// written at or before it any more.
     pub fn applied(&self) -> Timestamp {
         let state = &self.inner.shared.state;
+        if let Some(frozen) = self.inner.shared.filling.read().as_ref().and_then(|filling| filling.frozen) {
+            return frozen;
+        }
         state.applied(RangeId::EVENTUAL).commit.max(state.horizon(Guarantee::Eventual))
     }
 
-    /// Why rows cannot be read or written here at the moment, if they cannot.
+    /// Why rows cannot be read here at the moment, if they cannot.
     pub fn readable(&self) -> Result<(), Error> {
+        self.serving()?;
+        match &*self.inner.shared.filling.read() {
+            Some(filling) if filling.frozen.is_none() => Err(not_ready()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why rows cannot be written here at the moment, if they cannot.
+    pub fn writable(&self) -> Result<(), Error> {
+        self.serving()?;
+        if self.inner.shared.filling.read().is_some() { Err(not_ready()) } else { Ok(()) }
+    }
+
+    fn serving(&self) -> Result<(), Error> {
         let shared = &self.inner.shared;
         if shared.failure.borrow().is_some() {
             return Err(shared.stopped());
@@ -275,6 +322,10 @@ impl Replica {
     }
 }
 
+fn not_ready() -> Error {
+    Error::NotReady { why: "it is being filled from another node's".to_owned() }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop.send_replace(true);
@@ -285,7 +336,8 @@ impl Shared {
     /// What this replica says about itself.
     pub(crate) fn about(&self) -> About {
         let vector = self.applied.borrow().clone();
-        About { started: self.started, vector, floor: self.floor.read().clone(), filling: false }
+        let filling = self.filling.read().as_ref().is_some_and(|filling| !filling.paged);
+        About { started: self.started, vector, floor: self.floor.read().clone(), filling }
     }
 
     /// Waits until `acks` replicas keep what was committed here at `at`.
@@ -321,4 +373,10 @@ impl Checkpointed for Shared {
             self.log.append(vec![purge], drop);
         }
     }
+}
+
+/// An entry of the log as the rows take it, for tests that write behind a replica's back.
+#[cfg(test)]
+pub(crate) fn entry_for_tests(index: u64, payload: &Bytes, node: NodeId) -> polity_store::state::OrderedEntry {
+    entry::Entry::read(index, payload).unwrap().ordered(node)
 }

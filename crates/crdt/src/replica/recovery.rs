@@ -6,9 +6,11 @@ use polity_base::time::HybridClock;
 use polity_base::{Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::state::{Reader, State};
+use serde::de::DeserializeOwned;
 
 use super::book::{self, Book};
 use super::entry::Entry;
+use super::fill::Filling;
 use crate::error::Error;
 use crate::stamp::VersionVector;
 
@@ -22,6 +24,8 @@ pub(super) struct Found {
     pub floor: VersionVector,
     pub departed: BTreeMap<NodeId, Timestamp>,
     pub built: BTreeSet<IndexId>,
+    pub filling: Option<Filling>,
+    pub collected: VersionVector,
     /// The index of the last entry
     pub index: u64,
 }
@@ -56,15 +60,20 @@ pub(super) fn recover(node: NodeId, log: &Log, state: &State, clock: &HybridCloc
         floor: floor(&reader, &vector)?,
         departed: departed(&reader)?,
         built: built(&reader)?,
+        filling: note(&reader, book::filling())?,
+        collected: note(&reader, book::collected())?.unwrap_or_default(),
         index: applied.max(last),
         vector,
     })
 }
 
-fn vector(reader: &Reader) -> Result<VersionVector, Error> {
-    let key = book::vector();
-    let Some((bytes, _)) = reader.get(&key, Timestamp::MAX)? else { return Ok(VersionVector::new()) };
-    postcard::from_bytes(&bytes).map_err(|e| Error::Damaged { key, reason: e.to_string() })
+pub(super) fn vector(reader: &Reader) -> Result<VersionVector, Error> {
+    Ok(note(reader, book::vector())?.unwrap_or_default())
+}
+
+fn note<T: DeserializeOwned>(reader: &Reader, key: Key) -> Result<Option<T>, Error> {
+    let Some((bytes, _)) = reader.get(&key, Timestamp::MAX)? else { return Ok(None) };
+    postcard::from_bytes(&bytes).map(Some).map_err(|e| Error::Damaged { key, reason: e.to_string() })
 }
 
 /// Everything before the first delta that is kept of each origin.

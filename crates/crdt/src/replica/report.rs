@@ -3,14 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use polity_base::{Guarantee, IndexId, Key, NodeId, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, NodeId, Span};
 
 use super::book::{self, Book, StoredConflict};
-use super::peers::Traffic;
 use super::status::{Conflict, CounterShares, Counts, PeerStatus, Status};
 use super::{Counters, Replica};
 use crate::error::Error;
-use crate::replication::message::{Request, Response, encode};
 use crate::row::RowState;
 
 /// Rows that are read at a time.
@@ -90,29 +88,6 @@ impl Replica {
         }
         found.truncate(most);
         Ok(found)
-    }
-
-    /// Makes every other member refuse whatever `node`, which was removed for good, wrote
-    /// after what they have of it, and gives the last write that any of them has: what is
-    /// to become [`Departure::last_write`](super::Departure::last_write). Can be asked
-    /// again until all members answer.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`] if a member does not answer. As it may have writes that
-    /// nobody else has, the shares of `node` are nobody's until it does, or is removed too.
-    pub async fn agree_on_last_write(&self, node: NodeId) -> Result<Timestamp, Error> {
-        let shared = &self.inner.shared;
-        let mut last = shared.depart(node, None).await?;
-        for member in shared.peers.members().nodes {
-            if member == shared.node || member == node {
-                continue;
-            }
-            match shared.call(member, Traffic::Control, encode(&Request::Depart(node))?).await? {
-                Response::Departed(there) => last = last.max(there),
-                _ => return Err(Error::Nonsense { from: member, reason: "another answer".to_owned() }),
-            }
-        }
-        Ok(last)
     }
 }
 

@@ -170,6 +170,7 @@ impl Sequencer {
             let conflicts = draft.keep();
             shared.counts.conflicts.fetch_add(conflicts, Ordering::Relaxed);
         }
+        shared.to_take_over.lock().append(&mut draft.orphaned());
         let bytes = draft.bytes();
         let (operations, vector) = draft.finish(&self.vector)?;
         if operations.is_empty() {

@@ -20,9 +20,43 @@ impl Shared {
                 let (given, at) = self.give(from, key, column, side, amount).await?;
                 Response::Shared { given, at }
             }
+            Request::Page { from: place } => {
+                self.complete()?;
+                let shared = self.clone();
+                let page = polity_store::blocking(move || shared.page(&place)).await;
+                Response::Page(page.map_err(|e| Error::Stopped { reason: e.to_string() })??)
+            }
+            Request::Compare(compare) => {
+                self.complete()?;
+                let shared = self.clone();
+                let differing = polity_store::blocking(move || shared.differing(&compare)).await;
+                Response::Compared(differing.map_err(|e| Error::Stopped { reason: e.to_string() })??)
+            }
+            Request::Hashes(spans) => {
+                self.complete()?;
+                let mut hashes = Vec::new();
+                for span in &spans {
+                    hashes.extend(self.hashes(span, usize::MAX)?.0);
+                }
+                Response::Hashes(hashes)
+            }
+            Request::Exchange { places, page } => {
+                self.complete()?;
+                let ours = self.states(&places)?;
+                self.mend(from, page).await?;
+                Response::Page(ours)
+            }
             Request::Depart(node) => Response::Departed(self.depart(node, None).await?),
         };
         encode(&response)
+    }
+
+    /// Whether others may take rows from here.
+    fn complete(&self) -> Result<(), Error> {
+        match &*self.filling.read() {
+            Some(_) => Err(Error::NotReady { why: "it is being filled itself".to_owned() }),
+            None => Ok(()),
+        }
     }
 
     async fn pushed(self: &Arc<Shared>, from: NodeId, about: About, deltas: Vec<Bytes>) -> Result<Response, Error> {
@@ -30,7 +64,8 @@ impl Shared {
         let decoded: Result<Vec<Delta>, _> = decoded.collect();
         let deltas = decoded.map_err(|e| Error::Nonsense { from, reason: e.to_string() })?;
         self.tell(Input::Told { peer: from, about });
-        if !deltas.is_empty() {
+        let can_use = !self.about().filling;
+        if !deltas.is_empty() && can_use {
             self.take_in(deltas).await?;
         }
         let about = self.about();

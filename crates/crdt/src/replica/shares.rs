@@ -103,6 +103,9 @@ impl Shared {
         side: Side,
         amount: u64,
     ) -> Result<(u64, Timestamp), Error> {
+        if self.filling.read().is_some() {
+            return Ok((0, Timestamp::ZERO));
+        }
         let shared = self.clone();
         let done = self.run(move |draft| {
             let before = draft.row(&key)?;

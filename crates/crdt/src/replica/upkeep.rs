@@ -3,37 +3,100 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
-use polity_base::{Key, NodeId, Timestamp};
+use polity_base::{IndexId, Key, NodeId, Span, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::Shared;
 use super::book::{self, Book};
-use super::draft::Draft;
+use super::draft::{Draft, encoded, storage_of};
+use super::{Replica, Shared};
 use crate::error::Error;
 use crate::stamp::VersionVector;
 
 /// Notes that are looked at in one piece of work.
 const AT_ONCE: usize = 512;
 
+/// How often it is looked whether there is an index to build.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// Takes care of the replica until `stop` turns true.
 pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut trimmed = shared.floor.read().clone();
+    let mut last = Instant::now();
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(shared.limits.upkeep_every) => {}
+            () = tokio::time::sleep(GLANCE.min(shared.limits.upkeep_every)) => {}
         }
+        // Nothing is lost by an error; the next turn tries again.
+        if let Err(error) = shared.build_indexes().await {
+            tracing::warn!(%error, "an index was not built");
+        }
+        if last.elapsed() < shared.limits.upkeep_every {
+            continue;
+        }
+        last = Instant::now();
         if let Err(error) = shared.take_care(&mut trimmed).await {
-            // Nothing is lost by it; the next turn tries again.
             tracing::warn!(%error, "what can be forgotten was not");
         }
     }
 }
 
+/// Compares stretch after stretch of the rows with one peer after the other, until `stop`
+/// turns true.
+pub(super) async fn patrol(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let (mut turn, mut from) = (0, book::traces().start);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(shared.limits.patrol_every) => {}
+        }
+        let members = shared.peers.members().nodes;
+        let others = members.into_iter().filter(|node| *node != shared.node);
+        let others: Vec<NodeId> = others.filter(|node| shared.peers.unreachable_since(*node).is_none()).collect();
+        let Some(peer) = others.get(turn % others.len().max(1)) else { continue };
+        match shared.compare(*peer, from.clone(), shared.limits.patrol_rows).await {
+            Ok((_, Some(next))) => from = next,
+            Ok((_, None)) => {
+                from = book::traces().start;
+                turn += 1;
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "rows were not compared");
+                turn += 1;
+            }
+        }
+    }
+}
+
 impl Shared {
+    /// Builds the indexes that are not built yet, out of the rows that are here. Rows
+    /// that are written meanwhile bring their entries along.
+    async fn build_indexes(self: &Arc<Shared>) -> Result<(), Error> {
+        for (table, index) in self.schema.indexes() {
+            if self.built.read().contains(&index) {
+                continue;
+            }
+            let mut span = Span::of_index(table);
+            loop {
+                let part = span.clone();
+                let build = move |draft: &mut Draft<'_>| draft.build(index, &part);
+                match self.run(build).await?.0 {
+                    Some(next) => span.start = next,
+                    None => break,
+                }
+            }
+            self.built.write().insert(index);
+        }
+        Ok(())
+    }
+
     async fn take_care(self: &Arc<Shared>, trimmed: &mut VersionVector) -> Result<(), Error> {
         let (everywhere, stable) = {
             let machine = self.machine.lock();
@@ -43,8 +106,26 @@ impl Shared {
             self.trim(origin, after, up_to).await?;
             trimmed.advance(origin, up_to);
         }
+        self.settle_departures().await?;
+        self.drop_old_conflicts().await?;
         let stable = if planted(Bug::CollectEarly) { self.applied.borrow().clone() } else { stable };
         self.collect(stable).await
+    }
+
+    /// Lets go of conflicts that were noticed long ago.
+    async fn drop_old_conflicts(self: &Arc<Shared>) -> Result<(), Error> {
+        let age = u64::try_from(self.limits.conflict_age.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.clock.reading().midpoint().minus_nanos(age);
+        let drop_some = move |draft: &mut Draft<'_>| {
+            for key in draft.keys(&book::noticed(before), AT_ONCE)?.0 {
+                if let Some(place) = draft.get(&key)? {
+                    draft.delete(Key(place));
+                    draft.delete(key);
+                }
+            }
+            Ok(())
+        };
+        self.run(drop_some).await.map(|_| ())
     }
 
     /// Forgets the deltas of `origin` after `after`, up to `up_to`: all have them.
@@ -93,7 +174,7 @@ impl Shared {
         let mut span = Book::ToCollect.span();
         span.start = start;
         let (notes, more) = draft.keys(&span, AT_ONCE)?;
-        let mut last = None;
+        let (mut last, mut forgot) = (None, false);
         for note in notes {
             last = Some(note.successor());
             let Some((stamp, row)) = book::parse_to_collect(&note) else { continue };
@@ -108,9 +189,53 @@ impl Shared {
             if after.collect(stable) {
                 draft.store(&row, &before, &after);
                 self.counts.collected.fetch_add(1, Ordering::Relaxed);
+                forgot = true;
             }
             draft.delete(note);
         }
+        if forgot {
+            let mut collected = self.collected.lock();
+            collected.join(stable);
+            draft.put(book::collected(), encoded(&*collected)?);
+        }
         Ok(last.filter(|_| more))
+    }
+}
+
+impl Draft<'_> {
+    /// Writes the entries in `index` of the first rows of `span`; where to go on. After
+    /// the last it notes that the index is built.
+    fn build(&mut self, index: IndexId, span: &Span) -> Result<Option<Key>, Error> {
+        let (rows, more) = self.keys(span, AT_ONCE)?;
+        for key in &rows {
+            let Some(visible) = self.get(key)? else { continue };
+            for (entry, value) in self.schema.entries(key, &visible) {
+                if storage_of(&entry) == index {
+                    self.put(entry, value);
+                }
+            }
+        }
+        if more && let Some(last) = rows.last() {
+            return Ok(Some(last.successor()));
+        }
+        self.put(book::built(index), Bytes::new());
+        Ok(None)
+    }
+}
+
+impl Replica {
+    /// Removes everything of a dropped storage, and what merging remembers of its rows,
+    /// from this replica.
+    pub async fn clear(&self, storage: IndexId) -> Result<(), Error> {
+        let shared = &self.inner.shared;
+        let clear = move |draft: &mut Draft<'_>| {
+            draft.clear(Span::of_index(storage));
+            draft.clear(Span::of_index(storage.merging()));
+            draft.delete(book::built(storage));
+            Ok(())
+        };
+        shared.run(clear).await?;
+        shared.built.write().remove(&storage);
+        Ok(())
     }
 }

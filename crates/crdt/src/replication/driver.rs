@@ -70,7 +70,7 @@ impl Shared {
                     let _ = waiter.send(());
                 }
             }
-            Output::Fill(from) => tracing::warn!(%from, "lacks what is not kept any more"),
+            Output::Fill(from) => self.want_fill(from),
         }
     }
 
@@ -106,9 +106,19 @@ impl Shared {
 
     /// Asks another replica, and waits for its answer for so long.
     pub(crate) async fn call(&self, to: NodeId, traffic: Traffic, request: Bytes) -> Result<Response, Error> {
+        self.call_counted(to, traffic, request).await.map(|(response, _)| response)
+    }
+
+    /// The same, and the size of the answer.
+    pub(crate) async fn call_counted(
+        &self,
+        to: NodeId,
+        traffic: Traffic,
+        request: Bytes,
+    ) -> Result<(Response, u64), Error> {
         let unreachable = |reason: String| Error::Unreachable { node: to, reason };
         match timeout(self.limits.call_within, self.peers.call(to, traffic, request)).await {
-            Ok(Ok(bytes)) => decode(to, &bytes),
+            Ok(Ok(bytes)) => Ok((decode(to, &bytes)?, bytes.len() as u64)),
             Ok(Err(error)) => Err(unreachable(error.0)),
             Err(_) => Err(unreachable("no answer in time".to_owned())),
         }

@@ -1,7 +1,7 @@
 //! What replicas say to each other.
 
 use bytes::Bytes;
-use polity_base::{ColumnId, Key, NodeId, Timestamp};
+use polity_base::{ColumnId, Key, NodeId, Span, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,22 @@ pub(crate) enum Request {
         /// How much is needed
         amount: u64,
     },
+    /// Give me rows from this place on
+    Page {
+        /// A key among traces
+        from: Key,
+    },
+    /// Which of these pieces are not the same there?
+    Compare(Compare),
+    /// What are the rows in these spans?
+    Hashes(Vec<Span>),
+    /// These are my rows at some places; give me yours
+    Exchange {
+        /// Keys among traces
+        places: Vec<Key>,
+        /// Those that are here
+        page: Page,
+    },
     /// Take no later writes of this node, which was removed
     Depart(NodeId),
 }
@@ -66,8 +82,43 @@ pub(crate) enum Response {
         /// The delta; zero if nothing is given
         at: Timestamp,
     },
+    /// Rows
+    Page(Page),
+    /// The numbers of the pieces that are not the same
+    Compared(Vec<u32>),
+    /// Keys among traces, and what their rows are
+    Hashes(Vec<(Key, u64)>),
     /// The last write of that node which counts here
     Departed(Timestamp),
+}
+
+/// Rows of a replica.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Page {
+    /// What they hold
+    pub vector: VersionVector,
+    /// What the replica may have forgotten
+    pub collected: VersionVector,
+    /// Key, visible row, trace
+    pub rows: Vec<(Key, Option<Bytes>, Bytes)>,
+    /// Where to go on; none after the last
+    pub next: Option<Key>,
+}
+
+/// Pieces that follow each other.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Compare {
+    /// In order of keys
+    pub pieces: Vec<Piece>,
+}
+
+/// Some rows that follow each other.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// Keys among traces
+    pub span: Span,
+    /// What the rows in there are
+    pub fingerprint: u64,
 }
 
 /// The bytes of a message.

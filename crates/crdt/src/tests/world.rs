@@ -210,15 +210,20 @@ impl World {
         world
     }
 
-    /// Starts a node on a disk.
-    pub async fn start(&mut self, node: NodeId, disk: MemoryDisk, joins: bool) -> Result<(), Error> {
+    /// Opens what a node keeps on a disk.
+    pub async fn open(&self, node: NodeId, disk: &MemoryDisk) -> Result<(Log, Arc<State>), Error> {
         let entropy: Arc<dyn Entropy> = Arc::new(Chance::new(self.seed + node.0 * 1000));
         let shared: Arc<dyn polity_store::Disk> = Arc::new(disk.clone());
         let keys = Keyring::open(&*shared, &MasterKey::from_hex(KEY, "the test")?, &*entropy)?;
         let log_options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
         let (log, _) = Log::open(shared.clone(), &keys, entropy.clone(), log_options).await?;
         let options = StateOptions { retention: Duration::from_secs(1), ..StateOptions::default() };
-        let state = Arc::new(State::open(shared, &keys, entropy, options)?);
+        Ok((log, Arc::new(State::open(shared, &keys, entropy, options)?)))
+    }
+
+    /// Starts a node on a disk.
+    pub async fn start(&mut self, node: NodeId, disk: MemoryDisk, joins: bool) -> Result<(), Error> {
+        let (log, state) = self.open(node, &disk).await?;
         let source = SkewedClock { begun: self.begun, skew_us: node.0 * 317 % 1000 };
         let clock = Arc::new(HybridClock::new(Arc::new(source), Timestamp::ZERO));
         let peers = Arc::new(Way { net: self.net.clone(), node });

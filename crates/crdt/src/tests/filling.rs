@@ -1,0 +1,103 @@
+//! New replicas, replicas that were away for too long, and replicas that went back in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polity_base::{NodeId, RowChange, Value};
+use polity_store::disk::{Crash, MemoryDisk};
+use tokio::time::sleep;
+
+use super::world::*;
+use crate::Error;
+use crate::replica::{Limits, NoIndexes};
+
+async fn until_readable(world: &World, node: u64) {
+    for _ in 0..300 {
+        if world.replica(node).writable().is_ok() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    panic!("n{node} is not complete after half a minute: {:?}", world.replica(node).status());
+}
+
+/// A world whose messages hold few rows, so that filling takes many.
+async fn small_pages(seed: u64, nodes: u64) -> World {
+    let limits = Limits { message_bytes: 2_000, upkeep_every: Duration::from_millis(300), ..Limits::default() };
+    World::with(seed, nodes, limits, Arc::new(NoIndexes)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_replica_is_filled_while_others_go_on_and_is_not_read_before() {
+    let mut world = small_pages(1, 2).await;
+    for n in 0..200 {
+        world.commit(1, vec![(key(n), insert("old", 4)), (key(n + 1000), insert("old", 4))]).await.unwrap();
+    }
+    world.commit(2, vec![(key(7), RowChange::Delete)]).await.unwrap();
+    world.settle().await;
+    // What all have is forgotten; the new one cannot be told it by deltas.
+    sleep(Duration::from_secs(3)).await;
+    assert!(world.replica(1).status().counts.collected > 0);
+    world.net.members.lock().nodes.insert(NodeId(3));
+    world.start(NodeId(3), MemoryDisk::new(33), true).await.unwrap();
+    assert!(matches!(world.replica(3).readable(), Err(Error::NotReady { .. })));
+    let (mut n, mut turns) = (0, 0);
+    while world.replica(3).readable().is_err() {
+        world
+            .commit(1, vec![(key(n), update(NAME, text("new"))), (key(n + 1000), update(NAME, text("new")))])
+            .await
+            .unwrap();
+        n = n % 6 + 1;
+        sleep(Duration::from_millis(3)).await;
+        turns += 1;
+        if turns == 40 {
+            // It goes on where it was.
+            world.crash(NodeId(3), Crash::Torn).await;
+        }
+        let refused = world.commit(3, vec![(key(-1), insert("early", 1))]).await;
+        assert!(refused.is_ok() || matches!(refused, Err(Error::NotReady { .. })), "{refused:?}");
+    }
+    assert!(turns > 40, "it was complete before the crash");
+    // The first moment it is read no transaction shows in part.
+    for n in 0..200 {
+        let name = |n| shown(&world.row(3, &key(n)), NAME);
+        assert!(n == 7 || name(n) == name(n + 1000), "{n}: {:?} {:?}", name(n), name(n + 1000));
+    }
+    world.commit(3, vec![(key(-2), insert("now", 1))]).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.rows(3), world.rows(1));
+    assert!(!world.rows(3).contains_key(&key(7)));
+    assert_eq!(world.row(3, &key(8)), world.row(1, &key(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_restored_from_an_old_backup_takes_the_others_rows_and_keeps_what_only_it_wrote() {
+    let mut world = small_pages(2, 3).await;
+    for n in 0..20 {
+        world.commit(1, vec![(key(n), insert("old", 3))]).await.unwrap();
+    }
+    world.settle().await;
+    sleep(Duration::from_secs(2)).await;
+    // The backup, with a write that nobody else has.
+    world.cut(&[3]);
+    world.commit(3, vec![(key(100), insert("mine", 1))]).await.unwrap();
+    let backup = world.nodes[&NodeId(3)].disk.copy();
+    world.heal();
+    world.settle().await;
+    world.commit(2, vec![(key(5), RowChange::Delete), (key(6), update(TAGS, tags(&["a"], &[])))]).await.unwrap();
+    world.settle().await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(world.row(1, &key(5)).is_blank(), "all had it, so it is forgotten");
+    world.halt(NodeId(3), Crash::Kept).await;
+    world.start(NodeId(3), backup.restart(Crash::Kept), false).await.unwrap();
+    assert!(world.row(3, &key(5)).is_live());
+    sleep(Duration::from_secs(1)).await;
+    until_readable(&world, 3).await;
+    world.settle().await;
+    sleep(Duration::from_secs(2)).await;
+    for node in 1..=3 {
+        assert!(!world.row(node, &key(5)).is_live(), "n{node}: what was deleted stays so");
+        assert_eq!(shown(&world.row(node, &key(100)), NAME), Some(Value::Text("mine".into())));
+        assert_eq!(world.rows(node), world.rows(1));
+    }
+}
