@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
+use polity_base::time::HybridClock;
 use polity_base::{Guarantee, IndexId, Key, NodeId, Timestamp};
 use polity_cluster::links::{Handler, Links, Refusal, Service, Traffic};
 use polity_crdt::replica::{CallFailed, Departure, Members, Peers, Traffic as Kind};
@@ -26,6 +27,7 @@ pub(crate) struct PeerLinks {
     links: Links,
     group: Group,
     state: Arc<State>,
+    clock: Arc<HybridClock>,
     /// Who belongs to the cluster is asked at every commit, and changes seldom
     members: Mutex<Option<(Instant, Members)>>,
 }
@@ -35,8 +37,8 @@ const FRESH: Duration = Duration::from_millis(200);
 
 impl PeerLinks {
     /// The members of `group`, reached over `links`.
-    pub fn new(links: Links, group: Group, state: Arc<State>) -> PeerLinks {
-        PeerLinks { links, group, state, members: Mutex::default() }
+    pub fn new(links: Links, group: Group, state: Arc<State>, clock: Arc<HybridClock>) -> PeerLinks {
+        PeerLinks { links, group, state, clock, members: Mutex::default() }
     }
 }
 
@@ -74,7 +76,10 @@ impl Peers for PeerLinks {
         let links = self.links.peers();
         match links.iter().find(|link| link.node == node) {
             Some(link) if link.connected => None,
-            Some(link) => Some(link.since.unwrap_or(NEVER)),
+            Some(link) => Some(link.since.map_or(NEVER, |silent| {
+                let nanos = u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX);
+                self.clock.reading().midpoint().minus_nanos(nanos)
+            })),
             None => Some(NEVER),
         }
     }
