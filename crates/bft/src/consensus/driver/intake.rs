@@ -158,15 +158,25 @@ impl<O> Intake<O> {
         pending
     }
 
-    /// Takes out what a ledger does not admit any more: a snapshot has come.
-    pub fn sweep(&self, admits: impl Fn(&SignedTransaction) -> bool) -> bool {
+    /// Takes out transactions that will not be ordered from here on. What came of them,
+    /// if anything did, cannot be told.
+    pub fn forget(&self, transactions: &[Arc<SignedTransaction>]) {
+        if transactions.is_empty() {
+            return;
+        }
+        let ids: Vec<TransactionId> = transactions.iter().map(|transaction| transaction.id()).collect();
         let mut inner = self.inner.lock();
-        let all = inner.mempool.first(usize::MAX, usize::MAX);
-        let gone: Vec<TransactionId> = all.iter().filter(|t| !admits(t)).map(|t| t.id()).collect();
-        inner.mempool.remove(&gone);
-        // What came of them is in blocks that are not here.
-        gone.iter().for_each(|id| drop(inner.waiters.remove(id)));
-        inner.mempool.is_pending()
+        inner.mempool.remove(&ids);
+        ids.iter().for_each(|id| drop(inner.waiters.remove(id)));
+    }
+
+    /// Takes out what a ledger does not admit any more: a snapshot has come. Whether
+    /// something is left.
+    pub fn sweep(&self, admits: impl Fn(&SignedTransaction) -> bool) -> bool {
+        let mut all = self.first(usize::MAX, usize::MAX).0;
+        all.retain(|transaction| !admits(transaction));
+        self.forget(&all);
+        self.inner.lock().mempool.is_pending()
     }
 
     /// Lets go of all who wait.
