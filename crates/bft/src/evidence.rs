@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consensus::context::{Proposal, Vote};
 use crate::consensus::message::Signed;
-use crate::types::Height;
+use crate::types::{Height, LedgerId, PublicKey};
 
 /// Two votes or two proposals of one validator that contradict each other.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -41,6 +41,31 @@ impl Evidence {
             Evidence::Proposals(pair) => {
                 let Proposal { height, round, proposer, .. } = pair.0.message;
                 (height, round, 2, proposer.0)
+            }
+        }
+    }
+
+    /// Whether it proves what it says: the two contradict each other, and both are
+    /// signed with the key that the validator had at their height.
+    pub fn holds(&self, ledger: &LedgerId, key: &PublicKey) -> bool {
+        match self {
+            Evidence::Votes(pair) => {
+                let (first, second) = &**pair;
+                let what = |vote: &Vote| (vote.height, vote.round, vote.kind, vote.voter);
+                let right = |vote: &Signed<Vote>| key.verify(&vote.message.sign_bytes(ledger), &vote.signature);
+                what(&first.message) == what(&second.message)
+                    && first.message.value != second.message.value
+                    && right(first)
+                    && right(second)
+            }
+            Evidence::Proposals(pair) => {
+                let (first, second) = &**pair;
+                let what = |proposal: &Proposal| (proposal.height, proposal.round, proposal.proposer);
+                let right = |p: &Signed<Proposal>| key.verify(&p.message.sign_bytes(ledger), &p.signature);
+                what(&first.message) == what(&second.message)
+                    && first.message != second.message
+                    && right(first)
+                    && right(second)
             }
         }
     }

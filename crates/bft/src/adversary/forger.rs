@@ -1,11 +1,12 @@
-//! Votes in the name of others, whose keys it does not have, and makes certificates
-//! of such votes.
+//! Votes in the name of others, whose keys it does not have, makes certificates of such
+//! votes, and accuses others by them.
 
 use arc_malachitebft_core_types::{NilOrVal, VoteType};
 
 use super::{Adversary, Means, Sends, Sent, To, unchanged};
 use crate::consensus::context::{Address, Vote};
 use crate::consensus::message::{Message, Polka};
+use crate::evidence::Evidence;
 use crate::types::{BlockId, Height};
 
 /// The adversary.
@@ -42,7 +43,13 @@ impl Adversary for Forger {
         }
         let signatures = votes.iter().map(|vote| (vote.message.voter.0, vote.signature.clone())).collect();
         let polka = Polka { height, round, block: self.block, signatures };
-        let messages = votes.into_iter().map(Message::Vote).chain([Message::Polka(polka)]);
+        let accusations = votes.iter().filter_map(|vote| {
+            let mut other = vote.message.clone();
+            other.value = NilOrVal::Val(BlockId([8; 32]));
+            Some(Evidence::votes(vote.clone(), means.vote(other).ok()?))
+        });
+        let accusations = Message::Evidence(accusations.collect());
+        let messages = votes.into_iter().map(Message::Vote).chain([Message::Polka(polka), accusations]);
         messages.map(|message| (To::All, Sent::Message(message))).collect()
     }
 }

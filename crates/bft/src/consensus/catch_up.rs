@@ -30,8 +30,10 @@ pub struct CatchUp {
     own: NodeId,
     claims: BTreeMap<NodeId, Height>,
     asked: Option<Asked>,
-    /// Whom was asked last
+    /// Who was asked last
     last: NodeId,
+    /// How often each has not delivered since it last did
+    failures: BTreeMap<NodeId, u32>,
     blocks: BTreeMap<Height, Certified>,
     fetching: Option<Fetching>,
     /// Since when somebody claims to have the one block that is being decided here
@@ -75,6 +77,7 @@ impl CatchUp {
             claims: BTreeMap::new(),
             asked: None,
             last: own,
+            failures: BTreeMap::new(),
             blocks: BTreeMap::new(),
             fetching: None,
             close_since: None,
@@ -104,9 +107,10 @@ impl CatchUp {
             return None;
         }
         let first = (height.0..).find(|height| !self.blocks.contains_key(&Height(*height))).map(Height)?;
-        let able = |(_, claim): &(&NodeId, &Height)| **claim >= first;
-        let after = self.claims.range((std::ops::Bound::Excluded(self.last), std::ops::Bound::Unbounded)).find(able);
-        let (node, claim) = after.or_else(|| self.claims.iter().find(able))?;
+        // In turn, but first those who have delivered.
+        let turn = |node: &NodeId| (self.failures.get(node).copied().unwrap_or(0), *node <= self.last, *node);
+        let able = self.claims.iter().filter(|(_, claim)| **claim >= first);
+        let (node, claim) = able.min_by_key(|(node, _)| turn(node))?;
         let (node, last) = (*node, Height(claim.0.min(first.0 + BLOCKS - 1)));
         let patience = patience * 4;
         self.last = node;
@@ -131,6 +135,7 @@ impl CatchUp {
         asked.until = now + asked.patience;
         if at == asked.last {
             self.asked = None;
+            self.failures.remove(&from);
         }
         self.blocks.insert(at, (from, block, certificate));
     }
@@ -152,6 +157,7 @@ impl CatchUp {
     /// What a node sent does not prove itself: nothing of it is believed.
     pub fn refuted(&mut self, node: NodeId) {
         self.claims.remove(&node);
+        *self.failures.entry(node).or_default() += 1;
         self.blocks.retain(|_, (from, ..)| *from != node);
         if self.asked.as_ref().is_some_and(|asked| asked.node == node) {
             self.asked = None;

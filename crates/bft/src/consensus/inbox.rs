@@ -13,8 +13,8 @@ use crate::types::Height;
 
 /// So many messages of one sender are kept.
 const ROOM: usize = 256;
-/// So many of them blocks.
-const BLOCKS: usize = 2;
+/// So many of them blocks, and so many proposals, since those cost more.
+const FEW: usize = 2;
 
 /// Early messages.
 #[derive(Default)]
@@ -26,9 +26,12 @@ impl Inbox {
     /// Keeps a message for later.
     pub fn hold(&mut self, from: NodeId, height: Height, message: Message) {
         let held = self.senders.entry(from).or_default();
-        let is_block = |message: &Message| matches!(message, Message::Block(_));
-        if is_block(&message) && held.iter().filter(|(_, held)| is_block(held)).count() >= BLOCKS {
-            let oldest = held.iter().position(|(_, held)| is_block(held));
+        let kind = std::mem::discriminant(&message);
+        let alike = |(_, other): &(Height, Message)| std::mem::discriminant(other) == kind;
+        if matches!(message, Message::Block(_) | Message::Proposal(_))
+            && held.iter().filter(|m| alike(m)).count() >= FEW
+        {
+            let oldest = held.iter().position(alike);
             oldest.map(|place| held.remove(place));
         }
         if held.len() >= ROOM {
@@ -43,12 +46,14 @@ impl Inbox {
         self.senders.iter().filter(move |(_, held)| spoke(held)).map(|(node, _)| *node)
     }
 
-    /// Proposals of a height.
-    pub fn proposals(&self, height: Height) -> impl Iterator<Item = &Signed<Proposal>> {
-        self.senders.values().flatten().filter_map(move |(of, message)| match message {
-            Message::Proposal(proposal) if *of == height => Some(proposal),
+    /// Proposals of a height, and who sent them.
+    pub fn proposals(&self, height: Height) -> Vec<(NodeId, Signed<Proposal>)> {
+        let of_height = |(of, message): &(Height, Message)| match message {
+            Message::Proposal(proposal) if *of == height => Some(proposal.clone()),
             _ => None,
-        })
+        };
+        let all = self.senders.iter().flat_map(|(node, held)| held.iter().map(move |message| (*node, message)));
+        all.filter_map(|(node, message)| of_height(message).map(|proposal| (node, proposal))).collect()
     }
 
     /// The messages of a height, one of each sender in turn.

@@ -23,6 +23,10 @@ use crate::types::{Height, PublicKey, Validators};
 /// How many heights are watched, the one that is worked on included.
 const HEIGHTS: u64 = 8;
 
+/// So many rounds are watched at a height, so that nobody can fill the memory with
+/// votes of rounds that never were.
+const ROUNDS: u32 = 64;
+
 /// Votes and proposals of the latest heights.
 #[derive(Default)]
 pub struct Watch {
@@ -70,6 +74,9 @@ impl Watch {
     /// another.
     pub fn vote(&mut self, vote: &Signed<Vote>) -> Option<Evidence> {
         let Vote { height, round, kind, voter, .. } = vote.message;
+        if round >= ROUNDS {
+            return None;
+        }
         let seen = self.heights.get_mut(&height)?;
         let first = seen.votes.entry((round, kind, voter.0)).or_insert_with(|| vote.clone());
         if first.message == vote.message || !self.caught.insert((height, round, kind.into(), voter.0)) {
@@ -82,6 +89,9 @@ impl Watch {
     /// contradicts another.
     pub fn proposal(&mut self, proposal: &Signed<Proposal>) -> Option<Evidence> {
         let Proposal { height, round, proposer, .. } = proposal.message;
+        if round >= ROUNDS {
+            return None;
+        }
         let seen = self.heights.get_mut(&height)?;
         let first = seen.proposals.entry((round, proposer.0)).or_insert_with(|| proposal.clone());
         if first.message == proposal.message || !self.caught.insert((height, round, Kind::Proposal, proposer.0)) {
@@ -95,7 +105,8 @@ impl Watch {
     pub fn knows_vote(&self, vote: &Signed<Vote>) -> bool {
         let Vote { height, round, kind, voter, .. } = vote.message;
         let first = self.heights.get(&height).and_then(|seen| seen.votes.get(&(round, kind, voter.0)));
-        first.is_some_and(|first| first.message == vote.message)
+        round >= ROUNDS
+            || first.is_some_and(|first| first.message == vote.message)
             || self.caught.contains(&(height, round, kind.into(), voter.0))
     }
 
@@ -103,7 +114,8 @@ impl Watch {
     pub fn knows_proposal(&self, proposal: &Signed<Proposal>) -> bool {
         let Proposal { height, round, proposer, .. } = proposal.message;
         let first = self.heights.get(&height).and_then(|seen| seen.proposals.get(&(round, proposer.0)));
-        first.is_some_and(|first| first.message == proposal.message)
+        round >= ROUNDS
+            || first.is_some_and(|first| first.message == proposal.message)
             || self.caught.contains(&(height, round, Kind::Proposal, proposer.0))
     }
 

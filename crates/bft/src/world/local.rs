@@ -24,7 +24,8 @@ type Letter = (NodeId, Bytes);
 /// Channels between nodes.
 #[derive(Default)]
 pub struct Hub {
-    nodes: Mutex<BTreeMap<NodeId, mpsc::UnboundedSender<Letter>>>,
+    /// Each with a way for urgent and one for large letters
+    nodes: Mutex<BTreeMap<NodeId, [mpsc::UnboundedSender<Letter>; 2]>>,
 }
 
 /// One node's end of a hub.
@@ -43,13 +44,17 @@ impl Hub {
 
     /// Delivers to a validator what is sent to its node, until it is unplugged.
     pub fn plug<A: Application>(&self, node: NodeId, handle: Handle<A>) {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<Letter>();
-        self.nodes.lock().insert(node, sender);
-        tokio::spawn(async move {
-            while let Some((from, bytes)) = receiver.recv().await {
-                handle.receive(from, bytes).await;
-            }
+        let ways = [(); 2].map(|()| {
+            let (sender, mut receiver) = mpsc::unbounded_channel::<Letter>();
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                while let Some((from, bytes)) = receiver.recv().await {
+                    handle.receive(from, bytes).await;
+                }
+            });
+            sender
         });
+        self.nodes.lock().insert(node, ways);
     }
 
     /// Nothing arrives at a node any more.
@@ -59,10 +64,10 @@ impl Hub {
 }
 
 impl Network for Port {
-    fn send(&self, to: NodeId, message: Bytes, _: bool) {
-        if let Some(node) = self.hub.nodes.lock().get(&to) {
+    fn send(&self, to: NodeId, message: Bytes, bulk: bool) {
+        if let Some(ways) = self.hub.nodes.lock().get(&to) {
             // A node that is gone misses it.
-            let _ = node.send((self.node, message));
+            let _ = ways[usize::from(bulk)].send((self.node, message));
         }
     }
 

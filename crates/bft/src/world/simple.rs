@@ -48,10 +48,19 @@ struct State {
     accused: BTreeSet<(Height, u32, u8, NodeId)>,
     /// The validators of the next height and of the one after it
     validators: [Vec<Validator>; 2],
+    /// Those of earlier heights
+    earlier: BTreeMap<Height, Vec<Validator>>,
 }
 
+/// So many heights back somebody can be accused of something.
+const ACCOUNTABLE: usize = 16;
+
 impl State {
-    fn apply(&mut self, node: NodeId, transactions: &[Arc<SignedTransaction>], evidence: &[Evidence]) {
+    fn apply(&mut self, node: NodeId, height: Height, transactions: &[Arc<SignedTransaction>], evidence: &[Evidence]) {
+        self.earlier.insert(height, self.validators[0].clone());
+        if self.earlier.len() > ACCOUNTABLE {
+            self.earlier.pop_first();
+        }
         let next = self.validators[1].clone();
         self.validators = [next.clone(), next];
         for transaction in transactions {
@@ -95,7 +104,7 @@ impl State {
 impl SimpleLedger {
     fn after(&self, transactions: &[Arc<SignedTransaction>], evidence: &[Evidence]) -> State {
         let mut state = self.state.clone();
-        state.apply(self.node, transactions, evidence);
+        state.apply(self.node, self.next(), transactions, evidence);
         state
     }
 
@@ -112,7 +121,11 @@ impl Application for SimpleLedger {
     }
 
     fn admits_evidence(&self, evidence: &Evidence) -> bool {
-        !self.state.accused.contains(&evidence.key())
+        let (height, _, _, node) = evidence.key();
+        let now = (height == self.next()).then_some(&self.state.validators[0]);
+        let then = self.state.earlier.get(&height).or(now).into_iter().flatten();
+        let key = then.filter(|validator| validator.node == node).map(|validator| &validator.key).next();
+        !self.state.accused.contains(&evidence.key()) && key.is_some_and(|key| evidence.holds(&self.ledger, key))
     }
 
     fn tip(&self) -> Tip {
@@ -253,7 +266,7 @@ impl Subject for SimpleLedger {
     }
 
     fn replay(&mut self, block: &Block) -> [u8; 32] {
-        self.state.apply(self.node, &block.transactions, &block.evidence);
+        self.state.apply(self.node, block.header().height, &block.transactions, &block.evidence);
         self.state.root()
     }
 }

@@ -199,7 +199,7 @@ fn planted_bugs_are_caught() {
     let equivocator = |seed| Options { liars: vec![(0, "equivocator")], ..Options::new(seed) };
     let caught = [
         (Bug::AcceptTwoF, "certificates", seeds_until_caught(Bug::AcceptTwoF, 1, equivocator)),
-        (Bug::SkipLockRule, "agreement", seeds_until_caught(Bug::SkipLockRule, 45, lossy)),
+        (Bug::SkipLockRule, "agreement", seeds_until_caught(Bug::SkipLockRule, 50, lossy)),
         (Bug::SignBeforeFsync, "no double sign", seeds_until_caught(Bug::SignBeforeFsync, 1, Options::new)),
         (Bug::SkipLedgerPrecondition, "state root", seeds_until_caught(Bug::SkipLedgerPrecondition, 1, Options::new)),
         (Bug::NondeterministicApply, "", seeds_until_caught(Bug::NondeterministicApply, 1, Options::new)),

@@ -93,13 +93,17 @@ impl<O> Intake<O> {
             let inner = self.inner.lock();
             transactions.into_iter().filter(|transaction| !inner.mempool.contains(&transaction.id())).collect()
         };
-        let new: Vec<_> = new.into_iter().filter(|transaction| transaction.verify()).collect();
-        if new.is_empty() {
+        let mut right = Vec::with_capacity(new.len());
+        for batch in new.chunks(BATCH) {
+            let all = SignedTransaction::verify_all(batch);
+            right.extend(batch.iter().filter(|transaction| all || transaction.verify()).cloned());
+        }
+        if right.is_empty() {
             return;
         }
         let mut inner = self.inner.lock();
         let (idle, now) = (!inner.mempool.is_pending(), self.began.elapsed());
-        for transaction in new {
+        for transaction in right {
             // For want of room it is dropped: whoever passed it on has it.
             let _ = inner.mempool.add(transaction, now);
         }
@@ -158,15 +162,25 @@ impl<O> Intake<O> {
         pending
     }
 
-    /// Takes out what a ledger does not admit any more: a snapshot has come.
-    pub fn sweep(&self, admits: impl Fn(&SignedTransaction) -> bool) -> bool {
+    /// Takes out transactions that will not be ordered from here on. What came of them,
+    /// if anything did, cannot be told.
+    pub fn forget(&self, transactions: &[Arc<SignedTransaction>]) {
+        if transactions.is_empty() {
+            return;
+        }
+        let ids: Vec<TransactionId> = transactions.iter().map(|transaction| transaction.id()).collect();
         let mut inner = self.inner.lock();
-        let all = inner.mempool.first(usize::MAX, usize::MAX);
-        let gone: Vec<TransactionId> = all.iter().filter(|t| !admits(t)).map(|t| t.id()).collect();
-        inner.mempool.remove(&gone);
-        // What came of them is in blocks that are not here.
-        gone.iter().for_each(|id| drop(inner.waiters.remove(id)));
-        inner.mempool.is_pending()
+        inner.mempool.remove(&ids);
+        ids.iter().for_each(|id| drop(inner.waiters.remove(id)));
+    }
+
+    /// Takes out what a ledger does not admit any more: a snapshot has come. Whether
+    /// something is left.
+    pub fn sweep(&self, admits: impl Fn(&SignedTransaction) -> bool) -> bool {
+        let mut all = self.first(usize::MAX, usize::MAX).0;
+        all.retain(|transaction| !admits(transaction));
+        self.forget(&all);
+        self.inner.lock().mempool.is_pending()
     }
 
     /// Lets go of all who wait.
@@ -189,6 +203,8 @@ impl<O> Intake<O> {
     }
 }
 
+/// So many signatures are verified at once.
+const BATCH: usize = 128;
 /// So many transactions are passed on in one message.
 const CHUNK: usize = 1024;
 

@@ -93,6 +93,10 @@ impl<A: Application> Worker<A> {
 
     fn build(&mut self, height: Height, round: u32) -> Result<(), CommitError> {
         let (transactions, evidence) = self.intake.first(self.options.block_count, self.options.block_bytes);
+        // A copy may arrive when the transaction is ordered already.
+        let (transactions, late): (Vec<_>, Vec<_>) =
+            transactions.into_iter().partition(|transaction| self.application.admits(transaction));
+        self.intake.forget(&late);
         let unix_ms = (self.clock.read().midpoint().unix_micros() / 1000).unsigned_abs();
         let ingredients = Ingredients { proposer: self.node, unix_ms, transactions, evidence };
         let block = match height == Height(self.application.tip().height.0 + 1) {

@@ -9,9 +9,9 @@ use polity_base::NodeId;
 
 use super::{Event, Output, Phase, Tip, To, Validator};
 use crate::block::{Block, Certificate};
-use crate::consensus::context::{Address, Context, Members};
+use crate::consensus::context::{Address, Context, Members, Proposal};
 use crate::consensus::error::Fatal;
-use crate::consensus::message::Message;
+use crate::consensus::message::{Message, Signed};
 use crate::consensus::record::{Entry, Record};
 use crate::types::{BlockId, Height};
 
@@ -21,6 +21,7 @@ impl Validator {
         let height = self.height();
         self.phase = Phase::Waiting;
         self.members = Members::from(&self.tip.validators);
+        self.called = false;
         self.hands.timers.clear();
         self.hands.todo.clear();
         self.hands.wanted = None;
@@ -55,16 +56,21 @@ impl Validator {
         if self.pending {
             return true;
         }
-        let height = self.height();
-        let power = self.inbox.speakers(height).filter_map(|node| self.tip.validators.get(node)).map(|v| v.power);
-        let power: u64 = power.sum();
-        if u128::from(power) * 3 > u128::from(self.tip.validators.total_power()) {
-            return true;
+        let speakers = self.inbox.speakers(self.height());
+        let power: u64 = speakers.filter_map(|node| self.tip.validators.get(node)).map(|v| v.power).sum();
+        self.called || u128::from(power) * 3 > u128::from(self.tip.validators.total_power())
+    }
+
+    /// Whether somebody whose turn it is proposes something for the height that is
+    /// waited for. One who claims so wrongly gets a strike.
+    pub(super) fn is_called_by(&mut self, from: NodeId, proposal: &Signed<Proposal>) -> bool {
+        let round = Round::new(proposal.message.round);
+        let author = Context.select_proposer(&self.members, self.height(), round);
+        let right = self.hands.trust.proposal_of(author, proposal);
+        if !right {
+            self.strike(from, "signatures that are not right");
         }
-        self.inbox.proposals(height).any(|proposal| {
-            let author = Context.select_proposer(&self.members, height, Round::new(proposal.message.round));
-            self.hands.trust.proposal_of(author, proposal)
-        })
+        right
     }
 
     /// Has a block made if it is this node's turn and there is something to put in it.
@@ -211,6 +217,9 @@ impl Validator {
         self.prepare_height();
         self.inbox.forget_before(self.height());
         self.catch_up.forget_before(self.height());
+        for (from, proposal) in self.inbox.proposals(self.height()) {
+            self.called |= self.is_called_by(from, &proposal);
+        }
     }
 }
 

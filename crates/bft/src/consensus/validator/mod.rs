@@ -235,6 +235,8 @@ pub struct Validator {
     presence: Presence,
     strikes: Strikes,
     pending: bool,
+    /// Whether a proposal of the height that is waited for has come
+    called: bool,
     /// When which node was helped last
     helped: BTreeMap<NodeId, Duration>,
     next_heartbeat: Duration,
@@ -291,6 +293,7 @@ impl Validator {
             presence: Presence::new(node, options.heartbeat * 4),
             strikes: Strikes::default(),
             pending: false,
+            called: false,
             helped: BTreeMap::new(),
             next_heartbeat: now.elapsed,
             fatal: None,

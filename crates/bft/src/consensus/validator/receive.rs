@@ -66,7 +66,19 @@ impl Validator {
             _ if height.0 == current.0 + 1 => self.inbox.hold(from, height, message),
             _ if height > current => {}
             Phase::Running => return self.receive_now(from, message),
-            Phase::Waiting => self.inbox.hold(from, height, message),
+            Phase::Waiting => {
+                let right = match &message {
+                    Message::Proposal(proposal) => {
+                        let right = self.is_called_by(from, proposal);
+                        self.called |= right;
+                        right
+                    }
+                    _ => true,
+                };
+                if right {
+                    self.inbox.hold(from, height, message);
+                }
+            }
             Phase::Deciding | Phase::Installing => self.receive_late(from, message),
         }
         Ok(())
