@@ -6,6 +6,7 @@ use bytes::Bytes;
 use polity_base::NodeId;
 
 use super::Shared;
+use super::compare::HASHES;
 use crate::delta::Delta;
 use crate::error::Error;
 use crate::replication::machine::Input;
@@ -36,7 +37,7 @@ impl Shared {
                 self.complete()?;
                 let mut hashes = Vec::new();
                 for span in &spans {
-                    hashes.extend(self.hashes(span, usize::MAX)?.0);
+                    hashes.extend(self.hashes(span, HASHES.saturating_sub(hashes.len()))?.0);
                 }
                 Response::Hashes(hashes)
             }

@@ -5,4 +5,7 @@ mod comparing;
 mod crashes;
 mod departures;
 mod filling;
+mod invariant;
+mod planted;
+mod simulation;
 mod world;
