@@ -17,8 +17,8 @@ impl Shared {
     pub(super) async fn serve(self: &Arc<Shared>, from: NodeId, request: &[u8]) -> Result<Bytes, Error> {
         let response = match decode(from, request)? {
             Request::Push { about, deltas } => self.pushed(from, about, deltas).await?,
-            Request::Share { key, column, side, amount } => {
-                let (given, at) = self.give(from, key, column, side, amount).await?;
+            Request::Share { key, column, side, amount, urgent } => {
+                let (given, at) = self.give(from, (key, column, side), amount, urgent).await?;
                 Response::Shared { given, at }
             }
             Request::Page { from: place } => {

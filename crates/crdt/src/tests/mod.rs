@@ -5,6 +5,7 @@ mod comparing;
 mod crashes;
 mod departures;
 mod filling;
+mod indexes;
 mod invariant;
 mod planted;
 mod simulation;

@@ -165,6 +165,10 @@ impl Simulation {
     async fn trade(&mut self, node: NodeId) {
         let chance = self.world.chance.clone();
         let (row, amount) = (chance.below(STOCKS as u64) as i64, chance.below(5) as i64 + 1);
+        // Where the row has not come yet there is nothing to sell.
+        if !self.world.row(node.0, &key(row)).is_live() {
+            return;
+        }
         if chance.one_in(3) {
             let amount = if chance.one_in(2) { amount } else { -amount };
             let change = ColumnChange::Add { amount, bounds: SEATING };
