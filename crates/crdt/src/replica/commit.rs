@@ -56,6 +56,7 @@ impl Draft<'_> {
             put_over(&mut after, &part);
             self.store(key, &before, &after);
             self.note_collectable(key, &part, stamp);
+            self.note_low(key, change, &after);
             match parts.entry(key.clone()) {
                 Entry::Occupied(mut known) => put_over(known.get_mut(), &part),
                 Entry::Vacant(new) => {

@@ -45,6 +45,8 @@ const LARGE: usize = 256;
 const SMALL: usize = 16;
 /// Rows that are looked at before anything is sent.
 const STRETCH: usize = 1 << 15;
+/// Hashes of rows in one answer at most.
+pub(super) const HASHES: usize = 1 << 14;
 /// How long a replica waits for what the other one has already.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -102,8 +104,11 @@ impl Shared {
         let Response::Hashes(there) = self.counted(with, &Request::Hashes(spans.clone()), &mut found).await? else {
             return Err(nonsense(with));
         };
+        // What was too much for one answer is looked at another time.
+        let last = there.last().filter(|_| there.len() >= HASHES).map(|(key, _)| key.clone());
         let there: BTreeMap<Key, Hash> = there.into_iter().collect();
-        let inside = |key: &Key| spans.iter().any(|span| span.contains(key));
+        let looked_at = |key: &Key| last.as_ref().is_none_or(|last| key <= last);
+        let inside = |key: &Key| looked_at(key) && spans.iter().any(|span| span.contains(key));
         let here: BTreeMap<&Key, Hash> = rows.iter().filter(|(key, _)| inside(key)).map(|(k, h)| (k, *h)).collect();
         let mut differing: Vec<Key> =
             there.iter().filter(|(k, h)| here.get(k) != Some(h)).map(|(k, _)| k.clone()).collect();

@@ -19,6 +19,7 @@ use polity_store::state::Reader;
 use super::book::{self, StoredConflict};
 use super::peers::Members;
 use super::schema::Schema;
+use super::shares::Counted;
 use crate::cell::Cell;
 use crate::error::Error;
 use crate::row::{Lost, RowState};
@@ -50,6 +51,8 @@ pub(super) struct Draft<'a> {
     bytes: usize,
     /// Rows of which a member that was removed has shares
     pub orphaned: BTreeSet<Key>,
+    /// Counters of which little is left here
+    pub low: BTreeSet<Counted>,
     /// Values lost to concurrent writes, noticed by the present piece of work
     conflicts: u64,
 }
@@ -73,6 +76,7 @@ impl<'a> Draft<'a> {
             layer: Writes::new(),
             clears: Vec::new(),
             orphaned: BTreeSet::new(),
+            low: BTreeSet::new(),
             bytes: 0,
             conflicts: 0,
         }

@@ -8,6 +8,7 @@ use polity_base::{Key, NodeId, Timestamp};
 use super::Shared;
 use super::book;
 use super::draft::{Draft, storage_of};
+use crate::cell::Cell;
 use crate::delta::{Delta, Readiness};
 use crate::error::Error;
 use crate::row::{JoinContext, RowState};
@@ -37,6 +38,10 @@ impl Draft<'_> {
         let author = delta.author_seen();
         let half = delta.rows.len() > 1 && planted(Bug::SplitADelta);
         for (key, part) in delta.rows.iter().skip(usize::from(half)) {
+            if planted(Bug::ForgetRemovals) {
+                self.join(key, &without_removals(part.clone()), &author, delta.stamp())?;
+                continue;
+            }
             self.join(key, part, &author, delta.stamp())?;
         }
         let bytes = delta.encode().map_err(|e| Error::Stopped { reason: e.to_string() })?;
@@ -44,6 +49,16 @@ impl Draft<'_> {
         self.vector.advance(delta.origin, delta.at);
         Ok(())
     }
+}
+
+/// The part that puts elements into sets, without that which takes some out.
+fn without_removals(mut part: RowState) -> RowState {
+    for cell in part.cells.values_mut() {
+        if let Cell::Set(set) = cell {
+            set.elements.values_mut().for_each(|(_, marks)| marks.removed.clear());
+        }
+    }
+    part
 }
 
 impl Shared {

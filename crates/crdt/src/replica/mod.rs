@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     departed: RwLock<BTreeMap<NodeId, Timestamp>>,
     /// Rows in which a departed member may have got a share since its shares were taken over
     to_take_over: Mutex<BTreeSet<Key>>,
+    /// Counters of which little was left here
+    low: Mutex<BTreeSet<shares::Counted>>,
     /// Members whose shares were taken over once through all rows
     taken_over: Mutex<BTreeSet<NodeId>>,
     /// Indexes that are complete
@@ -186,6 +188,7 @@ impl Replica {
             departed: RwLock::new(found.departed),
             to_take_over: Mutex::default(),
             taken_over: Mutex::default(),
+            low: Mutex::default(),
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
             pin: Mutex::new(pin),

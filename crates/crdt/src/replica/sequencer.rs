@@ -171,6 +171,7 @@ impl Sequencer {
             shared.counts.conflicts.fetch_add(conflicts, Ordering::Relaxed);
         }
         shared.to_take_over.lock().append(&mut draft.orphaned());
+        shared.note_low(&mut draft);
         let bytes = draft.bytes();
         let (operations, vector) = draft.finish(&self.vector)?;
         if operations.is_empty() {

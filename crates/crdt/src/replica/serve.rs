@@ -6,6 +6,7 @@ use bytes::Bytes;
 use polity_base::NodeId;
 
 use super::Shared;
+use super::compare::HASHES;
 use crate::delta::Delta;
 use crate::error::Error;
 use crate::replication::machine::Input;
@@ -16,8 +17,8 @@ impl Shared {
     pub(super) async fn serve(self: &Arc<Shared>, from: NodeId, request: &[u8]) -> Result<Bytes, Error> {
         let response = match decode(from, request)? {
             Request::Push { about, deltas } => self.pushed(from, about, deltas).await?,
-            Request::Share { key, column, side, amount } => {
-                let (given, at) = self.give(from, key, column, side, amount).await?;
+            Request::Share { key, column, side, amount, urgent } => {
+                let (given, at) = self.give(from, (key, column, side), amount, urgent).await?;
                 Response::Shared { given, at }
             }
             Request::Page { from: place } => {
@@ -36,7 +37,7 @@ impl Shared {
                 self.complete()?;
                 let mut hashes = Vec::new();
                 for span in &spans {
-                    hashes.extend(self.hashes(span, usize::MAX)?.0);
+                    hashes.extend(self.hashes(span, HASHES.saturating_sub(hashes.len()))?.0);
                 }
                 Response::Hashes(hashes)
             }

@@ -107,6 +107,7 @@ impl Shared {
             trimmed.advance(origin, up_to);
         }
         self.settle_departures().await?;
+        self.even_out().await;
         self.drop_old_conflicts().await?;
         let stable = if planted(Bug::CollectEarly) { self.applied.borrow().clone() } else { stable };
         self.collect(stable).await

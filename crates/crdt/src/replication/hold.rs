@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use polity_base::{NodeId, Timestamp};
 
+use crate::cell::Cell;
 use crate::delta::{Delta, Readiness};
+use crate::row::RowState;
 use crate::stamp::VersionVector;
 
 /// Deltas that wait for others.
@@ -92,8 +94,13 @@ impl Hold {
 
 /// Roughly how many bytes a delta takes.
 fn size(delta: &Delta) -> usize {
-    let cells = |row: &crate::RowState| row.cells.len() * 64;
-    delta.rows.iter().map(|(key, row)| key.len() + cells(row) + 64).sum::<usize>() + 128
+    let cell = |cell: &Cell| match cell {
+        Cell::Register(register) => register.value.size() + 32,
+        Cell::Counter(counter) => counter.tallies.len() * 96 + 48,
+        Cell::Set(set) => set.elements.values().map(|(value, _)| value.size() + 128).sum(),
+    };
+    let row = |row: &RowState| row.cells.values().map(cell).sum::<usize>() + 64;
+    delta.rows.iter().map(|(key, state)| key.len() + row(state)).sum::<usize>() + 128
 }
 
 #[cfg(test)]

@@ -42,8 +42,10 @@ pub(crate) enum Request {
         column: ColumnId,
         /// Of which right
         side: Side,
-        /// How much is needed
+        /// How much
         amount: u64,
+        /// Whether somebody waits for it: more will be needed soon, then
+        urgent: bool,
     },
     /// Give me rows from this place on
     Page {

@@ -23,3 +23,5 @@ pub(crate) mod driver;
 pub(crate) mod hold;
 pub(crate) mod machine;
 pub(crate) mod message;
+#[cfg(test)]
+mod transcripts;

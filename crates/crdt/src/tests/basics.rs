@@ -138,3 +138,21 @@ async fn a_restarted_replica_goes_on_where_it_was() {
     }
     assert_eq!(shown(&world.row(3, &key(1)), STOCK), Some(Value::Int8(6)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn shares_move_to_where_they_are_spent_before_they_are_short() {
+    let mut world = World::new(8, 3).await;
+    sleep(Duration::from_secs(1)).await;
+    world.commit(1, vec![(key(1), insert("ticket", 300))]).await.unwrap();
+    world.settle().await;
+    for _ in 0..8 {
+        world.commit(2, vec![(key(1), update(STOCK, stock(-20)))]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let status = |world: &World, node| world.replica(node).status().counts;
+    assert_eq!(status(&world, 2).short_shares, 0);
+    assert!(status(&world, 1).transfers + status(&world, 3).transfers >= 2);
+    // What is left is where it is spent, and can be spent alone.
+    world.cut(&[2]);
+    world.commit(2, vec![(key(1), update(STOCK, stock(-20)))]).await.unwrap();
+}

@@ -5,4 +5,8 @@ mod comparing;
 mod crashes;
 mod departures;
 mod filling;
+mod indexes;
+mod invariant;
+mod planted;
+mod simulation;
 mod world;

@@ -290,15 +290,20 @@ impl World {
 
     /// Lets time pass until all replicas have the same vector, or panics.
     pub async fn settle(&self) {
+        self.settled().await.unwrap();
+    }
+
+    /// Lets time pass until all replicas have the same vector.
+    pub async fn settled(&self) -> Result<(), String> {
         for _ in 0..600 {
             let vectors: Vec<VersionVector> = self.nodes.values().map(|node| node.replica.vector()).collect();
             if vectors.windows(2).all(|pair| pair[0] == pair[1]) {
-                return;
+                return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
         let vectors: Vec<String> = self.nodes.values().map(|node| node.replica.vector().to_string()).collect();
-        panic!("seed {}: replicas do not come together: {vectors:#?}", self.seed);
+        Err(format!("seed {}: replicas do not come together: {vectors:#?}", self.seed))
     }
 
     /// A batch of changes.
