@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Guarantee, Key, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, Span, Timestamp};
 
 use crate::Error;
 use crate::overlay::{Frozen, Slot};
@@ -46,6 +46,15 @@ impl View {
         match (Guarantee::of_key(key), &self.local) {
             (Guarantee::Eventual, Some(local)) => local.at,
             _ => self.read_at,
+        }
+    }
+
+    /// Whether all entries of the secondary index `index` are there. Replicas of eventual
+    /// tables build each its own, some time after it was asked for.
+    pub fn has_index(&self, index: IndexId) -> Result<bool, Error> {
+        match index.guarantee() {
+            Guarantee::Eventual => Ok(self.get(&polity_crdt::replica::built_key(index))?.is_some()),
+            _ => Ok(true),
         }
     }
 

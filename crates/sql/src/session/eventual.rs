@@ -1,56 +1,171 @@
 //! What is particular to eventual tables: statements that ask nobody, causal tokens,
 //! and what their replica's errors mean.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use datafusion::sql::sqlparser::ast::{CopySource, ObjectName, Statement, visit_relations};
+use datafusion::sql::sqlparser::ast::{
+    CopySource, DataType, Expr, ObjectName, Query, Statement, Visit, Visitor, visit_relations,
+};
 use polity_base::guarantee::Guarantee;
-use polity_base::{ColumnId, Key, NodeId};
+use polity_base::{ColumnId, Key, NodeId, TableId};
 use polity_txn::{EventualError, Reach, VersionVector};
 
 use super::prepared::Prepared;
 use super::{Engine, Session};
-use crate::catalog::{Catalog, Table, name};
+use crate::catalog::{self, Catalog, Table, name};
 use crate::error::{Condition, Error, Result};
 
 /// The setting whose value is what the session has seen.
 pub(super) const CAUSAL_TOKEN: &str = "polity.causal_token";
 
-/// What the statement must see of strong tables, under this catalog.
-pub(super) fn reach(prepared: &Prepared, catalog: &Catalog) -> Reach {
-    let Some(statement) = prepared.statement() else { return Reach::Everywhere };
-    let eventual = |name: &str| catalog.table(name).is_some_and(|t| t.guarantee == Guarantee::Eventual);
-    // What the replica knows of itself is known here as well.
-    let known_here = |relation: &ObjectName| match name::parts(relation) {
-        Ok((Some(schema), _)) if schema == "polity" => true,
-        Ok((_, name)) => eventual(&name),
-        Err(_) => false,
-    };
-    let here = match statement {
+/// Where what a statement reads and writes can be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// All of it on this node
+    Here,
+    /// Some of it only by asking the others
+    Elsewhere,
+    /// The catalog does not know some of it
+    Unknown,
+}
+
+impl Place {
+    fn reach(self) -> Reach {
+        if self == Place::Here { Reach::Here } else { Reach::Everywhere }
+    }
+
+    /// Of two parts of a statement.
+    fn and(self, other: Place) -> Place {
+        match (self, other) {
+            (Place::Elsewhere, _) | (_, Place::Elsewhere) => Place::Elsewhere,
+            (Place::Unknown, _) | (_, Place::Unknown) => Place::Unknown,
+            _ => Place::Here,
+        }
+    }
+}
+
+/// Where what `statement` reads and writes can be had, by this catalog.
+pub(super) fn place(statement: &Statement, catalog: &Catalog) -> Place {
+    match statement {
         Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-            let mut any = false;
-            let all = visit_relations(statement, |relation: &ObjectName| {
-                any = true;
-                if known_here(relation) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            any && all.is_continue()
+            place_of_tables(statement, catalog)
         }
         Statement::Copy { source: CopySource::Table { table_name, .. }, .. } => {
-            name::object(table_name).is_ok_and(|name| eventual(&name))
+            place_of_relation(table_name, &BTreeSet::new(), catalog)
         }
-        _ => false,
-    };
-    if here { Reach::Here } else { Reach::Everywhere }
+        Statement::Copy { source: CopySource::Query(_), .. } => place_of_tables(statement, catalog),
+        Statement::Explain { statement, .. } => place(statement, catalog),
+        _ => Place::Elsewhere,
+    }
+}
+
+fn place_of_tables(statement: &Statement, catalog: &Catalog) -> Place {
+    let mut parts = Parts { own: BTreeSet::new(), asks: false };
+    let _ = statement.visit(&mut parts);
+    if parts.asks {
+        return Place::Elsewhere;
+    }
+    let mut all = Place::Here;
+    let _ = visit_relations(statement, |relation: &ObjectName| {
+        all = all.and(place_of_relation(relation, &parts.own, catalog));
+        if all == Place::Elsewhere { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    all
+}
+
+/// What a statement has of its own, wherever in it.
+struct Parts {
+    /// Names of its WITH queries
+    own: BTreeSet<String>,
+    /// Whether it calls what draws from a sequence, or looks into the catalog
+    asks: bool,
+}
+
+impl Visitor for Parts {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let queries = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.own.extend(queries.map(|query| name::fold(&query.alias.name)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.asks |= match expr {
+            Expr::Function(call) => {
+                let last = call.name.0.last().and_then(|part| part.as_ident()).map(name::fold);
+                last.is_some_and(|name| asks(&name))
+            }
+            Expr::Cast { data_type: DataType::Regclass, .. } => true,
+            Expr::Cast { data_type: DataType::Custom(name, _), .. } => {
+                name.0.last().and_then(|part| part.as_ident()).is_some_and(|word| name::fold(word).starts_with("reg"))
+            }
+            _ => false,
+        };
+        ControlFlow::Continue(())
+    }
+}
+
+/// Whether the function of this name is about what all nodes share.
+fn asks(function: &str) -> bool {
+    const OTHERS: [&str; 3] = ["format_type", "obj_description", "col_description"];
+    super::sequences::CALLS.contains(&function)
+        || OTHERS.contains(&function)
+        || ["pg_", "to_reg", "has_"].iter().any(|prefix| function.starts_with(prefix))
+}
+
+fn place_of_relation(relation: &ObjectName, own: &BTreeSet<String>, catalog: &Catalog) -> Place {
+    match name::parts(relation) {
+        // What the replica knows of itself is known here.
+        Ok((Some(schema), _)) if schema == "polity" => Place::Here,
+        Ok((None, name)) if own.contains(&name) && !catalog.names.contains_key(&name) => Place::Here,
+        Ok((Some(schema), name)) if schema == name::PUBLIC => place_of_name(&name, catalog),
+        Ok((None, name)) => place_of_name(&name, catalog),
+        _ => Place::Elsewhere,
+    }
+}
+
+fn place_of_name(name: &str, catalog: &Catalog) -> Place {
+    catalog.names.get(name).map_or(Place::Unknown, |id| place_of_object(*id, catalog))
+}
+
+fn place_of_object(id: TableId, catalog: &Catalog) -> Place {
+    match (catalog.tables.get(&id), catalog.views.get(&id)) {
+        (Some(table), _) if table.guarantee == Guarantee::Eventual => Place::Here,
+        // A view is made of what was there before it.
+        (None, Some(view)) => {
+            view.reads.iter().fold(Place::Here, |all, id| all.and(place_of_object(*id, catalog)))
+        }
+        _ => Place::Elsewhere,
+    }
+}
+
+/// What the statement must see of strong tables, under this catalog.
+pub(super) fn reach(prepared: &Prepared, catalog: &Catalog) -> Reach {
+    remembered(prepared, catalog).reach()
+}
+
+fn remembered(prepared: &Prepared, catalog: &Catalog) -> Place {
+    let Some(statement) = prepared.statement() else { return Place::Elsewhere };
+    prepared.place(catalog.version, || place(statement, catalog))
 }
 
 impl Session {
-    /// What a statement probably must see, by the newest catalog that was seen here.
-    pub(super) fn likely_reach(&self, prepared: &Prepared) -> Reach {
-        if self.engine.database().directory().eventual().is_none() {
-            return Reach::Everywhere;
+    /// What a statement probably must see, by the newest catalog that was seen here; or,
+    /// if that lacks one of its tables, by the newest that this node has.
+    pub(super) async fn likely_reach(&self, prepared: &Prepared) -> Result<Reach> {
+        let engine = &self.engine;
+        if engine.database().directory().eventual().is_none() {
+            return Ok(Reach::Everywhere);
         }
-        self.engine.catalogs().newest().map_or(Reach::Everywhere, |catalog| reach(prepared, &catalog))
+        let known = engine.catalogs().newest().map_or(Place::Unknown, |catalog| remembered(prepared, &catalog));
+        if known != Place::Unknown {
+            return Ok(known.reach());
+        }
+        let here = engine.catalogs().at(&catalog::store::local(engine.database()).await?)?;
+        Ok(reach(prepared, &here))
     }
 
     /// `SHOW polity.causal_token`: what this session, and so this node, has seen.

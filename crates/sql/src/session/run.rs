@@ -239,7 +239,7 @@ impl Session {
         parameters: &[Value],
         watch: Watch,
     ) -> Result<Response> {
-        let mut reach = self.likely_reach(prepared);
+        let mut reach = self.likely_reach(prepared).await?;
         let active = self.open()?;
         active.used = true;
         let mut mark = active.txn.begin_statement_with(reach).await?;
@@ -321,7 +321,7 @@ impl Session {
 
     async fn describe_in_active(&mut self, prepared: &Arc<Prepared>, statement: &Statement) -> Result<Description> {
         let watch = self.canceller.watch(self.settings.fast.statement_timeout);
-        let reach = self.likely_reach(prepared);
+        let reach = self.likely_reach(prepared).await?;
         self.open()?.txn.begin_statement_with(reach).await?;
         let Session { engine, active: Some(active), .. } = self else { return Err(no_transaction()) };
         if !active.changed_catalog {

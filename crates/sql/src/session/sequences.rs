@@ -19,7 +19,8 @@ use crate::ddl::sequence::{self, Calls};
 use crate::error::{Condition, Error, Result};
 use crate::system::functions::regclass;
 
-const CALLS: [&str; 4] = ["nextval", "currval", "setval", "lastval"];
+/// Functions that are about sequences.
+pub(super) const CALLS: [&str; 4] = ["nextval", "currval", "setval", "lastval"];
 
 /// The items of a SELECT of calls on sequences and constants, with their labels;
 /// `None` when it is anything else.

@@ -122,16 +122,24 @@ fn unnested(expr: &Ast) -> &Ast {
 /// The error for a transaction that wrote tables of another guarantee.
 pub(super) fn check_guarantee(ctx: &Context<'_>, table: &Table) -> Result<()> {
     let Some(earlier) = ctx.txn.guarantee().filter(|earlier| *earlier != table.guarantee) else { return Ok(()) };
-    let (earlier, now) = (earlier.name(), table.guarantee.name());
-    Err(Error::new(
+    let now = table.guarantee.name();
+    let has_defined = !ctx.cacheable;
+    let wrote = if has_defined { "changed definitions".to_owned() } else { format!("written {} tables", earlier.name()) };
+    let error = Error::new(
         Condition::MixedGuarantees,
-        format!("table \"{}\" is {now}, and the transaction has written {earlier} tables", table.name),
+        format!("table \"{}\" is {now}, and the transaction has {wrote}", table.name),
     )
-    .detail("One transaction writes tables of one guarantee: what is agreed in two ways cannot be atomic.")
-    .hint(format!(
-        "Commit before writing \"{}\". If the two writes belong together, write the strong one first, and the \
-         other once it is committed, so that it can be repeated.",
-        table.name
-    ))
-    .table(&table.name))
+    .table(&table.name);
+    Err(match has_defined {
+        true => error
+            .detail("Definitions are kept where strong tables are, and one transaction writes one guarantee.")
+            .hint(format!("Commit before writing \"{}\".", table.name)),
+        false => error
+            .detail("One transaction writes tables of one guarantee: what is agreed in two ways cannot be atomic.")
+            .hint(format!(
+                "Commit before writing \"{}\". If the two writes belong together, write the strong one first, and \
+                 the other once it is committed, so that it can be repeated.",
+                table.name
+            )),
+    })
 }
