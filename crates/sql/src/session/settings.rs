@@ -121,7 +121,7 @@ static SPECS: &[Spec] = &[
     spec("polity.guarantee", "strong", Rule::OneOf(&["strong", "eventual"]), "The guarantee of tables that name none."),
     spec(
         "polity.causal_timeout",
-        "5s",
+        "5000",
         Rule::Millis,
         "How long SET polity.causal_token waits for what the token has seen.",
     ),
