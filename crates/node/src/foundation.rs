@@ -217,7 +217,7 @@ impl Foundation {
         }
         announce::announce(&cluster, &client, node, &seeds).await?;
         tracing::info!("the cluster knows this node; copying what it holds");
-        while self.is_new()? {
+        while self.is_new()? || self.eventual.writable().is_err() {
             tokio::time::sleep(announce::LOOK_EVERY).await;
         }
         Ok(())

@@ -23,7 +23,8 @@ use crate::replica::{Rows, Snapshot};
 pub struct View {
     pub(crate) snapshot: Option<Arc<dyn Snapshot>>,
     pub(crate) read_at: Timestamp,
-    pub(crate) local: Option<Local>,
+    /// None: this node keeps no eventual tables; an error: they cannot be read now
+    pub(crate) local: Option<Result<Local, Error>>,
     pub(crate) own: Option<Frozen>,
     pub(crate) reads: Option<Arc<Recorder>>,
 }
@@ -44,7 +45,7 @@ impl View {
     /// The timestamp at which `key` is read.
     pub fn read_at_of(&self, key: &[u8]) -> Timestamp {
         match (Guarantee::of_key(key), &self.local) {
-            (Guarantee::Eventual, Some(local)) => local.at,
+            (Guarantee::Eventual, Some(Ok(local))) => local.at,
             _ => self.read_at,
         }
     }
@@ -130,7 +131,8 @@ impl View {
     fn source(&self, key: &[u8]) -> Result<(&dyn Snapshot, Timestamp, Option<&Arc<Recorder>>), Error> {
         let early = Error::Misuse("a read before the first statement");
         match (Guarantee::of_key(key), &self.local) {
-            (Guarantee::Eventual, Some(local)) => Ok((local.snapshot.as_ref(), local.at, None)),
+            (Guarantee::Eventual, Some(Ok(local))) => Ok((local.snapshot.as_ref(), local.at, None)),
+            (Guarantee::Eventual, Some(Err(error))) => Err(error.clone()),
             _ => Ok((self.snapshot.as_deref().ok_or(early)?, self.read_at, self.reads.as_ref())),
         }
     }

@@ -56,7 +56,7 @@ pub struct Transaction {
     /// What the present statement must see of strong tables
     reach: Reach,
     /// What the eventual tables show
-    local: Option<Local>,
+    local: Option<Result<Local, Error>>,
     overlay: Overlay,
     /// Changes of rows of eventual tables, in order; the overlay shows what they make
     /// of the rows
@@ -277,7 +277,10 @@ impl Transaction {
         let owner = (self.id, &mut self.locked.holds);
         let newest = self.database.locks.lock(replica, owner, key, mode, wait, self.options.lock_timeout).await?;
         if Guarantee::of_key(key) == Guarantee::Eventual {
-            let read_at = self.local.as_ref().map_or(self.read_at, |local| local.at);
+            let read_at = match &self.local {
+                Some(local) => local.as_ref().map_err(Error::clone)?.at,
+                None => self.read_at,
+            };
             return Ok(Locked { newest, read_at });
         }
         if self.options.isolation == Isolation::ReadCommitted && mode != LockMode::KeyShare {

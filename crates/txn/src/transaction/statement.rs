@@ -58,7 +58,7 @@ impl Transaction {
             let now = self.now().await?;
             self.look_at(now);
         }
-        if self.local.is_none()
+        if !matches!(self.local, Some(Ok(_)))
             || (self.options.isolation == Isolation::ReadCommitted && !self.options.freshness.is_fixed())
         {
             self.look_around()?;
@@ -148,7 +148,11 @@ impl Transaction {
             Freshness::AsOf(at) => at.min(eventual.applied()),
             _ => eventual.applied(),
         };
-        self.local = Some(Local { snapshot: eventual.snapshot()?, at });
+        // Statements about other tables go on while these cannot be read.
+        self.local = Some(match eventual.replica().readable() {
+            Ok(()) => Ok(Local { snapshot: eventual.snapshot()?, at }),
+            Err(error) => Err(error.into()),
+        });
         Ok(())
     }
 
