@@ -120,7 +120,9 @@ impl Foundation {
             clock: clock.clone(),
             peers: match &links {
                 None => Arc::new(Alone(identity.node)),
-                Some((_, links)) => Arc::new(PeerLinks::new(links.clone(), group.clone(), state.clone(), clock.clone())),
+                Some((_, links)) => {
+                    Arc::new(PeerLinks::new(links.clone(), group.clone(), state.clone(), clock.clone()))
+                }
             },
             schema: Arc::new(LocalCatalog::new(catalog)),
             joins: !identity.founder,

@@ -49,7 +49,10 @@ async fn a_region_that_is_cut_off_refuses_and_says_why_and_goes_on_after_healing
     let error = refused.as_db_error().expect("an answer");
     assert_eq!(error.code().code(), "PL001", "{error:?}");
     assert!(error.message().contains("entries"), "{error:?}");
-    assert!(error.detail().is_some_and(|d| (d.contains("Node 1 ") || d.contains("Nodes 1 and 2")) && d.contains("since")), "{error:?}");
+    assert!(
+        error.detail().is_some_and(|d| (d.contains("Node 1 ") || d.contains("Nodes 1 and 2")) && d.contains("since")),
+        "{error:?}"
+    );
     assert!(error.hint().is_some(), "{error:?}");
     assert!(took < Duration::from_secs(10), "it took {took:?} to refuse");
     println!("refused after {took:?}: {} / {:?} / {:?}", error.message(), error.detail(), error.hint());

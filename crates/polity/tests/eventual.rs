@@ -116,7 +116,8 @@ async fn both_sides_of_a_partition_sell_what_there_is_and_no_more() {
     assert_eq!(left, format!("({})", 10 - asia - europe));
     let rest = buy(&clients[4], 12).await;
     assert_eq!(asia + europe + rest, 10, "what was left can be sold anywhere");
-    let carts = agree(&clients, "SELECT product, quantity FROM carts WHERE customer = 7 AND product > 1 ORDER BY 1").await;
+    let carts =
+        agree(&clients, "SELECT product, quantity FROM carts WHERE customer = 7 AND product > 1 ORDER BY 1").await;
     assert_eq!(carts, "(2,4) (3,5)");
     assert_eq!(agree(&clients, "SELECT tags FROM products WHERE id = 1").await, "({\"by 0\",\"by 3\",new})");
     let kept = agree(&clients, "SELECT quantity FROM carts WHERE customer = 7 AND product = 1").await;

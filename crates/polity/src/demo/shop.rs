@@ -130,7 +130,11 @@ fn rows() -> Vec<Copied> {
             let (id, price) = (prices.len() + 1, base * factor);
             prices.push(price);
             let (price, stock) = (money(price), 200 + numbers.below(800));
-            let _ = writeln!(products, "{id}\t{kind}, {size}\t{price}\t{stock}\t{{{}}}", kind.split(' ').next_back().unwrap_or(kind));
+            let _ = writeln!(
+                products,
+                "{id}\t{kind}, {size}\t{price}\t{stock}\t{{{}}}",
+                kind.split(' ').next_back().unwrap_or(kind)
+            );
         }
     }
     let mut carts = String::new();

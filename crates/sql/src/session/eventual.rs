@@ -135,9 +135,7 @@ fn place_of_object(id: TableId, catalog: &Catalog) -> Place {
     match (catalog.tables.get(&id), catalog.views.get(&id)) {
         (Some(table), _) if table.guarantee == Guarantee::Eventual => Place::Here,
         // A view is made of what was there before it.
-        (None, Some(view)) => {
-            view.reads.iter().fold(Place::Here, |all, id| all.and(place_of_object(*id, catalog)))
-        }
+        (None, Some(view)) => view.reads.iter().fold(Place::Here, |all, id| all.and(place_of_object(*id, catalog))),
         _ => Place::Elsewhere,
     }
 }

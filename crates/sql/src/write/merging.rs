@@ -124,7 +124,8 @@ pub(super) fn check_guarantee(ctx: &Context<'_>, table: &Table) -> Result<()> {
     let Some(earlier) = ctx.txn.guarantee().filter(|earlier| *earlier != table.guarantee) else { return Ok(()) };
     let now = table.guarantee.name();
     let has_defined = !ctx.cacheable;
-    let wrote = if has_defined { "changed definitions".to_owned() } else { format!("written {} tables", earlier.name()) };
+    let wrote =
+        if has_defined { "changed definitions".to_owned() } else { format!("written {} tables", earlier.name()) };
     let error = Error::new(
         Condition::MixedGuarantees,
         format!("table \"{}\" is {now}, and the transaction has {wrote}", table.name),

@@ -100,7 +100,8 @@ impl StoredTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let decoder = Decoder::new(&self.table, &self.schema, projection)?;
-        let mut access = Constraints::of(&self.table, filters).access(&self.table, |index| Ok(state.view.has_index(index.storage)?))?;
+        let mut access = Constraints::of(&self.table, filters)
+            .access(&self.table, |index| Ok(state.view.has_index(index.storage)?))?;
         let total = state.estimates.rows(self.table.primary.storage, &state.view)?;
         let whole = access.index.is_none() && access.equalities == 0 && !access.ranged && !access.spans.is_empty();
         let mut rows = total as f64;

@@ -174,7 +174,8 @@ async fn rows_are_kept_as_their_definition_says() {
     );
     ok(&mut s, "alter table products rename name to label; alter table products drop price").await;
     assert_eq!(rows(&mut s, "select label from products where id = 7 for update").await, ["ink"]);
-    ok(&mut s, "begin; update products set label = 'x'; savepoint a; delete from products; rollback to a; commit").await;
+    ok(&mut s, "begin; update products set label = 'x'; savepoint a; delete from products; rollback to a; commit")
+        .await;
     assert_eq!(rows(&mut s, "select id, label from products order by id").await, ["1|x", "7|x"]);
     ok(&mut s, "begin; delete from products; rollback").await;
     assert_eq!(number(&mut s, "select count(*) from products").await, 2);
@@ -294,10 +295,7 @@ async fn stock_is_sold_on_both_sides_of_a_cut_and_never_twice() {
     ok(&mut a, "insert into products values (1, 'pen', 10)").await;
     world.settle().await;
     let escrow = "select table_name, key, column_name, node, may_subtract, may_add from polity.escrow order by node";
-    assert_eq!(
-        rows(&mut b, escrow).await,
-        ["products|(id)=(1)|stock|1|5|NULL", "products|(id)=(1)|stock|2|5|NULL"]
-    );
+    assert_eq!(rows(&mut b, escrow).await, ["products|(id)=(1)|stock|1|5|NULL", "products|(id)=(1)|stock|2|5|NULL"]);
     world.cut(NodeId(2));
     let buy = "update products set stock = stock - 2 where id = 1";
     for s in [&mut a, &mut b] {
