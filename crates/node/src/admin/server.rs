@@ -8,6 +8,7 @@ use bytes::Bytes;
 use polity_base::{Guarantee, NodeId, Operation, Timestamp};
 use polity_cluster::links::Visited;
 use polity_cluster::name::{Holder, Name};
+use polity_crdt::replica::Departure;
 use polity_raft::Peer;
 use polity_store::state::State;
 use polity_txn::Database;
@@ -169,7 +170,7 @@ impl Server {
             return Answer::Later(error.to_string());
         }
         match self.cluster.group.remove(node).await {
-            Ok(()) => Answer::Done(format!("node {} was removed", node.0)),
+            Ok(()) => Answer::Done(self.settle(node).await),
             Err(error) => Answer::Later(error.to_string()),
         }
     }
@@ -187,6 +188,24 @@ impl Server {
             Ok(_) if regions.is_empty() => Answer::Done("leaders may stand anywhere".to_owned()),
             Ok(_) => Answer::Done(format!("leaders are to stand in {}", regions.join(", else in "))),
             Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    /// Gives the shares that a removed node had of counters to another, if every member
+    /// says what the last of its writes is.
+    async fn settle(&self, node: NodeId) -> String {
+        let removed = format!("node {} was removed", node.0);
+        let Some(eventual) = self.database.directory().eventual() else { return removed };
+        let heir = self.cluster.group.status().members.iter().map(|m| m.node).filter(|n| *n != node).min();
+        let settled = async {
+            let last_write = eventual.replica().agree_on_last_write(node).await.map_err(|e| e.to_string())?;
+            let value = departure::value(&Departure { last_write: Some(last_write), heir })?;
+            let put = Operation::Put { key: departure::key(node), value };
+            self.database.write_direct(vec![put]).await.map_err(|e| e.to_string())
+        };
+        match settled.await {
+            Ok(_) => removed,
+            Err(why) => format!("{removed}; its shares of counters are nobody's, since not all could be asked: {why}"),
         }
     }
 
