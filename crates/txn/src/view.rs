@@ -18,6 +18,9 @@ use crate::overlay::{Frozen, Slot};
 use crate::reads::Recorder;
 use crate::replica::{Rows, Snapshot};
 
+/// A snapshot, when to read it, and who notes what is read.
+type Source<'a> = (&'a dyn Snapshot, Timestamp, Option<&'a Arc<Recorder>>);
+
 /// A consistent view of all rows, own writes included.
 #[derive(Clone)]
 pub struct View {
@@ -128,7 +131,7 @@ impl View {
 
     /// Where `key` is read, at what time, and who notes it. What is read of eventual
     /// tables is no condition of anything.
-    fn source(&self, key: &[u8]) -> Result<(&dyn Snapshot, Timestamp, Option<&Arc<Recorder>>), Error> {
+    fn source(&self, key: &[u8]) -> Result<Source<'_>, Error> {
         let early = Error::Misuse("a read before the first statement");
         match (Guarantee::of_key(key), &self.local) {
             (Guarantee::Eventual, Some(Ok(local))) => Ok((local.snapshot.as_ref(), local.at, None)),
