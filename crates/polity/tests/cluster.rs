@@ -42,6 +42,7 @@ async fn a_region_that_is_cut_off_refuses_and_says_why_and_goes_on_after_healing
     assert_eq!(answer(&asia, "INSERT INTO entries VALUES (-1, -1) RETURNING id").await, "(-1)");
     assert_eq!(answer(&asia, "DELETE FROM entries WHERE id = -1").await, "ok 1");
 
+    load.watch();
     cluster.admin(&["fault", "cut", "asia", "europe"]).unwrap();
     let begun = Instant::now();
     let refused = asia.batch_execute("INSERT INTO entries VALUES (-2, -2)").await.unwrap_err();
@@ -58,6 +59,7 @@ async fn a_region_that_is_cut_off_refuses_and_says_why_and_goes_on_after_healing
     println!("refused after {took:?}: {} / {:?} / {:?}", error.message(), error.detail(), error.hint());
     // The others do not notice for longer than it takes to elect a leader.
     load.more(200).await;
+    println!("no write for {:?} on the other side", load.gap());
     // What was known before the cut can be read by name.
     let stale = "SELECT count(*) >= 50 FROM entries AS OF SYSTEM TIME follower_read_timestamp()";
     assert_eq!(answer(&asia, stale).await, "(t)");
@@ -122,9 +124,11 @@ async fn a_node_that_lost_its_folder_is_replaced_by_a_new_one() {
     let load = Load::start(cluster.urls(), 4).await;
     load.more(200).await;
     let lost = (cluster.leader() + 1) % 3;
+    load.watch();
     cluster.kill(lost);
     std::fs::remove_dir_all(cluster.data(lost as u64 + 1)).unwrap();
     load.more(100).await;
+    println!("no write for {:?} after a follower was lost with its folder", load.gap());
     // Gossip gives it up, and knows of the others how many clients they have.
     cluster.wait_for(|nodes| nodes.iter().all(|n| (n["gossip"] == "down") == (n["id"] == lost as u64 + 1)));
     cluster.wait_for(|nodes| nodes.iter().filter(|n| n["sessions"].as_u64() > Some(0)).count() >= 2);

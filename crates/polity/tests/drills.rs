@@ -68,6 +68,7 @@ async fn a_full_disk_stops_its_node_and_no_other() {
     let filler = cluster.node(0).connect().await;
     assert_eq!(answer(&filler, "CREATE TABLE filler (id bigint PRIMARY KEY, filling text)").await, "ok 0");
     // Whoever leads, its disk fills; the others have room.
+    load.watch();
     let begun = Instant::now();
     for id in 0.. {
         let sql = format!("INSERT INTO filler VALUES ({id}, repeat('x{id}', 200000))");
@@ -80,6 +81,7 @@ async fn a_full_disk_stops_its_node_and_no_other() {
     }
     cluster.nodes[1].take();
     load.more(300).await;
+    println!("no write for {:?} while a disk was filled and its node ended", load.gap());
     // A node with room takes its place.
     cluster.admin(&["node", "remove", "2"]).unwrap();
     cluster.add(1, 4);
@@ -95,6 +97,7 @@ async fn a_damaged_file_keeps_its_node_from_starting_and_the_others_go_on() {
     load.more(300).await;
     let damaged = cluster.leader();
     let number = damaged as u64 + 1;
+    load.watch();
     cluster.kill(damaged);
     // A bit in the middle of the log, far from the end that a crash may have torn.
     let mut segments: Vec<_> = std::fs::read_dir(cluster.data(number))
@@ -116,6 +119,7 @@ async fn a_damaged_file_keeps_its_node_from_starting_and_the_others_go_on() {
     let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
     assert!(said.contains(name), "{said}");
     load.more(100).await;
+    println!("no write for {:?} after the leader was killed and its log damaged", load.gap());
     cluster.admin(&["node", "remove", &number.to_string()]).unwrap();
     cluster.add(damaged, 4);
     cluster.wait_for(|nodes| nodes.len() == 3 && nodes.iter().all(|n| n["role"] != "learner"));
