@@ -10,9 +10,11 @@
 
 mod analytics;
 mod cluster;
+mod eventual;
 mod pgbench;
 mod report;
 mod servers;
+mod systems;
 
 use std::path::PathBuf;
 
@@ -20,11 +22,12 @@ use report::Report;
 use servers::Servers;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--seconds N] [--rounds N] [--scale N] [--only pgbench|copy|analytics|cluster] [--write FILE]
+usage: cargo xtask bench [--seconds N] [--rounds N] [--scale N] [--only PART] [--write FILE]
   --seconds N   length of one pgbench run (5)
   --rounds N    rounds each figure is the median of (3)
   --scale N     pgbench's scale (10)
-  --only PART   one part only; cluster runs only when it is asked for
+  --only PART   one part only: pgbench, copy or analytics; cluster and eventual run only
+                when they are asked for
   --write FILE  also write the tables to a Markdown file";
 
 /// What to run.
@@ -50,8 +53,13 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 fn measure(options: &Options, folder: &std::path::Path) -> Result<(), String> {
-    if options.only.as_deref() == Some("cluster") {
-        let text = cluster::run(options, folder)?;
+    let alone: Option<fn(&Options, &std::path::Path) -> Result<String, String>> = match options.only.as_deref() {
+        Some("cluster") => Some(cluster::run),
+        Some("eventual") => Some(eventual::run),
+        _ => None,
+    };
+    if let Some(run) = alone {
+        let text = run(options, folder)?;
         println!("{text}");
         if let Some(file) = &options.write {
             std::fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -92,7 +100,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, String> {
             "--seconds" => options.seconds = number()?,
             "--rounds" => options.rounds = number()? as usize,
             "--scale" => options.scale = number()?,
-            "--only" if ["pgbench", "copy", "analytics", "cluster"].contains(&value.as_str()) => {
+            "--only" if ["pgbench", "copy", "analytics", "cluster", "eventual"].contains(&value.as_str()) => {
                 options.only = Some(value.clone())
             }
             "--write" => options.write = Some(PathBuf::from(value)),

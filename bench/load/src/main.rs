@@ -1,14 +1,19 @@
-//! The same load on Polity, PostgreSQL and etcd, by one program, so that what the
-//! client costs is the same for all.
+//! The same load on Polity, PostgreSQL, etcd and Redis, by one program, so that what
+//! the client costs is the same for all.
 //!
 //! ```text
-//! load etcd|postgres put|get|gap CLIENTS SECONDS ENDPOINT…
+//! load etcd|postgres|eventual|redis put|add|get|gap|visible CLIENTS SECONDS ENDPOINT…
 //! ```
-//! `put` writes durably, one row or key of 256 bytes; `get` reads one, linearizable;
-//! `gap` puts and prints the longest time without an acknowledged put, going on to
-//! the next endpoint when one does not answer. `postgres` speaks PostgreSQL's
-//! protocol: to PostgreSQL or to Polity. Clients are spread over the endpoints.
-//! Prints one line: `key=value …`, times in milliseconds.
+//! `put` writes durably, one row or key of 256 bytes; `add` adds to a counter; `get`
+//! reads one, linearizable; `gap` puts and prints the longest time without an
+//! acknowledged put, going on to the next endpoint when one does not answer; `visible`
+//! puts at the first endpoint, one after the other, and times each until all other
+//! endpoints show it. `postgres` speaks PostgreSQL's protocol, to PostgreSQL or to
+//! Polity; `eventual` does too, to Polity, and makes its tables eventual. Clients are
+//! spread over the endpoints. Prints one line: `key=value …`, times in milliseconds.
+
+mod redis;
+mod visible;
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -17,6 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client as Etcd, ConnectOptions};
+use redis::Redis;
 use tokio_postgres::{Client as Postgres, NoTls, Statement};
 
 const VALUE_BYTES: usize = 256;
@@ -33,7 +39,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// One client's way to a server.
 enum Connection {
     Etcd(Etcd),
-    Postgres { client: Postgres, put: Statement, get: Statement },
+    Postgres { client: Postgres, put: Statement, add: Statement, get: Statement },
+    Redis(Redis),
 }
 
 impl Connection {
@@ -42,12 +49,16 @@ impl Connection {
             let options = ConnectOptions::new().with_connect_timeout(Duration::from_secs(2));
             return Ok(Connection::Etcd(Etcd::connect([endpoint], Some(options)).await?));
         }
+        if kind == "redis" {
+            return Ok(Connection::Redis(Redis::connect(endpoint).await?));
+        }
         let (client, connection) = tokio_postgres::connect(endpoint, NoTls).await?;
         tokio::task::spawn_local(connection);
         let put = "INSERT INTO load VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v";
         let put = client.prepare(put).await?;
+        let add = client.prepare("UPDATE counters SET n = n + 1 WHERE k = $1").await?;
         let get = client.prepare("SELECT v FROM load WHERE k = $1").await?;
-        Ok(Connection::Postgres { client, put, get })
+        Ok(Connection::Postgres { client, put, add, get })
     }
 
     async fn put(&mut self, key: u64) -> Result<(), Failure> {
@@ -58,14 +69,27 @@ impl Connection {
             Connection::Postgres { client, put, .. } => {
                 client.execute(put, &[&(key as i64), &vec![b'v'; VALUE_BYTES]]).await?;
             }
+            Connection::Redis(redis) => redis.set(&format!("k{key:08}"), &[b'v'; VALUE_BYTES]).await?,
         }
         Ok(())
+    }
+
+    async fn add(&mut self, key: u64) -> Result<(), Failure> {
+        match self {
+            Connection::Etcd(_) => Err("etcd has no counters".into()),
+            Connection::Postgres { client, add, .. } => match client.execute(add, &[&(key as i64)]).await? {
+                1 => Ok(()),
+                count => Err(format!("counter {key}: {count} rows").into()),
+            },
+            Connection::Redis(redis) => redis.increment(&format!("c{key:08}")).await,
+        }
     }
 
     async fn get(&mut self, key: u64) -> Result<(), Failure> {
         let found = match self {
             Connection::Etcd(etcd) => etcd.get(format!("k{key:08}"), None).await?.kvs().len(),
             Connection::Postgres { client, get, .. } => client.query(get, &[&(key as i64)]).await?.len(),
+            Connection::Redis(redis) => redis.get(&format!("k{key:08}")).await?,
         };
         if found == 1 { Ok(()) } else { Err(format!("key {key}: {found} values").into()) }
     }
@@ -92,7 +116,7 @@ struct Run {
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, operation, clients, seconds, endpoints @ ..] = arguments.as_slice() else {
-        eprintln!("usage: load etcd|postgres put|get|gap CLIENTS SECONDS ENDPOINT…");
+        eprintln!("usage: load etcd|postgres|eventual|redis put|add|get|gap|visible CLIENTS SECONDS ENDPOINT…");
         return ExitCode::from(2);
     };
     let (Ok(clients), Ok(seconds)) = (clients.parse(), seconds.parse()) else {
@@ -113,8 +137,11 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(run: Run) -> Result<String, Failure> {
-    if run.kind == "postgres" {
-        prepare_table(&run).await?;
+    if run.kind == "postgres" || run.kind == "eventual" {
+        prepare_tables(&run).await?;
+    }
+    if run.operation == "visible" {
+        return visible::measure(&run).await;
     }
     let mut first = Connection::open(&run.kind, &run.endpoints[0]).await?;
     if run.operation == "get" {
@@ -148,10 +175,22 @@ async fn measure(run: Run) -> Result<String, Failure> {
     Ok(line(&run, &seen, begun))
 }
 
-async fn prepare_table(run: &Run) -> Result<(), Failure> {
+async fn prepare_tables(run: &Run) -> Result<(), Failure> {
     let (client, connection) = tokio_postgres::connect(&run.endpoints[0], NoTls).await?;
     tokio::task::spawn_local(connection);
-    client.batch_execute("CREATE TABLE IF NOT EXISTS load (k bigint PRIMARY KEY, v bytea NOT NULL)").await?;
+    let (counter, with) = match run.kind.as_str() {
+        "eventual" => ("counter", " WITH (guarantee = 'eventual')"),
+        _ => ("bigint NOT NULL", ""),
+    };
+    let tables = format!(
+        "CREATE TABLE IF NOT EXISTS load (k bigint PRIMARY KEY, v bytea NOT NULL){with};
+         CREATE TABLE IF NOT EXISTS counters (k bigint PRIMARY KEY, n {counter}){with}"
+    );
+    client.batch_execute(&tables).await?;
+    if run.operation == "add" && client.query("SELECT 1 FROM counters LIMIT 1", &[]).await?.is_empty() {
+        let rows = format!("INSERT INTO counters SELECT g, 0 FROM generate_series(0, {}) g", KEYS - 1);
+        client.batch_execute(&rows).await?;
+    }
     Ok(())
 }
 
@@ -167,6 +206,7 @@ async fn client(run: Rc<Run>, at: usize, connection: Connection, end: Instant, s
         let done = match (&mut connection, run.operation.as_str()) {
             (Some(connection), "get") => connection.get(random % READ_KEYS).await,
             (Some(connection), "put") => connection.put(random % KEYS).await,
+            (Some(connection), "add") => connection.add(random % KEYS).await,
             (Some(connection), _) => {
                 let put = tokio::time::timeout(PATIENCE, connection.put(random % KEYS)).await;
                 put.unwrap_or_else(|_| Err("no answer in time".into()))

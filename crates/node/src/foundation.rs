@@ -12,7 +12,7 @@ use polity_cluster::links::carrier::Transport;
 use polity_cluster::links::{Limits as LinkLimits, Links, LinksConfig, Service};
 use polity_cluster::raft_links::{RaftAnswers, RaftLinks};
 use polity_crdt::Limits as EventualLimits;
-use polity_crdt::replica::Alone;
+use polity_crdt::replica::{Alone, Peers};
 use polity_raft::{Checkpointer, Group, GroupOptions, Peer};
 use polity_store::disk::{self, Disk, RealDisk};
 use polity_store::log::{Log, LogOptions};
@@ -31,7 +31,7 @@ use crate::cluster::{Cluster, announce, upkeep};
 use crate::config::{KeySource, LinkConfig, NodeConfig, Security, World};
 use crate::entropy::SystemEntropy;
 use crate::error::Error;
-use crate::eventual::{EventualAnswers, LocalCatalog, PeerLinks};
+use crate::eventual::{self, Answers, Departures, Garbage, LocalCatalog, PeerLinks, Removal};
 use crate::identity::Identity;
 use crate::tasks;
 
@@ -55,6 +55,9 @@ pub(crate) struct Foundation {
     pub group: Group,
     /// This node's replica of the eventual tables
     pub eventual: polity_crdt::Replica,
+    /// What that replica knows of the catalog
+    pub schema: Arc<LocalCatalog>,
+    removal: Removal,
     pub database: Database,
     /// This node among others; none if it has no links
     pub cluster: Option<Cluster>,
@@ -112,19 +115,22 @@ impl Foundation {
 
         let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
         let directory = Directory::of_one(EVERYTHING, replica);
-        let catalog = Database::open(directory.clone(), &seams, polity_txn::Options::default());
+        let schema = Database::open(directory.clone(), &seams, polity_txn::Options::default());
+        let schema = Arc::new(LocalCatalog::new(schema));
+        let removal = Removal::open(&log);
+        let peers: Arc<dyn Peers> = match &links {
+            None => Arc::new(Alone(identity.node)),
+            Some((_, links)) => {
+                Arc::new(PeerLinks::new(links.clone(), group.clone(), state.clone(), clock.clone(), removal.clone()))
+            }
+        };
         let eventual = polity_crdt::Replica::start(polity_crdt::Options {
             node: identity.node,
             log: log.clone(),
             state: state.clone(),
             clock: clock.clone(),
-            peers: match &links {
-                None => Arc::new(Alone(identity.node)),
-                Some((_, links)) => {
-                    Arc::new(PeerLinks::new(links.clone(), group.clone(), state.clone(), clock.clone()))
-                }
-            },
-            schema: Arc::new(LocalCatalog::new(catalog)),
+            peers,
+            schema: schema.clone(),
             joins: !identity.founder,
             limits: EventualLimits { transaction_bytes: limits.transaction_bytes, ..EventualLimits::default() },
         });
@@ -152,7 +158,10 @@ impl Foundation {
         let checkpointer = Checkpointer::new(state.clone(), vec![group.clone()], interval, bytes);
         tasks.spawn(checkpointer.with_others(vec![eventual.checkpointed()]).run(stopped.clone()));
         tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
-        tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped));
+        tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped.clone()));
+        let (replica, catalog) = (eventual.clone(), schema.clone());
+        let garbage = Garbage { replica, catalog, database: database.clone(), retention: limits.retention };
+        tasks.spawn(garbage.run(stopped));
         let folder: Box<dyn Any + Send + Sync> = Box::new(folder);
         let mut foundation = Foundation {
             identity,
@@ -163,6 +172,8 @@ impl Foundation {
             state,
             group,
             eventual,
+            schema,
+            removal,
             database,
             spill,
             cluster: None,
@@ -189,24 +200,37 @@ impl Foundation {
         };
         self.cluster = Some(cluster.clone());
         links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
-        links.register(Service::EVENTUAL, Arc::new(EventualAnswers(self.eventual.clone())));
+        let answers = Answers { replica: self.eventual.clone(), state: self.state.clone() };
+        links.register(Service::EVENTUAL, Arc::new(answers));
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
+        let departures = Arc::new(Departures {
+            node: self.identity.node,
+            group: self.group.clone(),
+            state: self.state.clone(),
+            database: self.database.clone(),
+            replica: self.eventual.clone(),
+        });
         links.receive_visitors(Arc::new(admin::server::Server {
             cluster: cluster.clone(),
             database: self.database.clone(),
             state: self.state.clone(),
+            eventual: self.eventual.clone(),
+            schema: self.schema.clone(),
+            departures: departures.clone(),
         }));
+        self.tasks.spawn(departures.run(self.stop.subscribe()));
         let client = Client::of_node(links.credentials(), self.seams.clock.clone(), links.transport());
         self.tasks.spawn(upkeep::run(cluster.clone(), self.stop.subscribe()));
         let (node, seeds) = (self.identity.node, link.join.clone());
         if !self.is_new()? {
             // It knows enough to serve what can be served without the others.
-            let mut stop = self.stop.subscribe();
+            let (mut stop, removal) = (self.stop.subscribe(), self.removal.clone());
             self.tasks.spawn(async move {
                 tokio::select! {
                     known = announce::announce(&cluster, &client, node, &seeds) => {
                         if let Err(error) = known {
                             tracing::error!(%error, "the others do not take this node back");
+                            removal.tell("the cluster");
                         }
                     }
                     _ = stop.wait_for(|stop| *stop) => {}
@@ -219,10 +243,10 @@ impl Foundation {
         }
         announce::announce(&cluster, &client, node, &seeds).await?;
         tracing::info!("the cluster knows this node; copying what it holds");
-        while self.is_new()? || self.eventual.writable().is_err() {
+        while self.is_new()? {
             tokio::time::sleep(announce::LOOK_EVERY).await;
         }
-        Ok(())
+        eventual::filled(&self.eventual).await
     }
 
     /// Whether this node has no catalog yet.
@@ -243,6 +267,7 @@ impl Foundation {
         if let Some(cluster) = &self.cluster {
             cluster.hand_over().await;
         }
+        eventual::part(&self.eventual, self.identity.node).await;
         self.eventual.shutdown().await;
         self.group.shutdown().await;
         if let Some(cluster) = self.cluster.take() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use polity_base::NodeId;
 use polity_raft::Group;
 use polity_raft::metrics::Summary;
 use polity_store::log::Log;
@@ -27,17 +28,27 @@ impl fmt::Debug for Figures {
     }
 }
 
-struct Encoder<'a>(DescriptorEncoder<'a>);
+/// Writes figures down.
+pub(crate) struct Encoder<'a>(pub DescriptorEncoder<'a>);
 
 impl Encoder<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let counter = ConstCounter::new(value);
         counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+    pub fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
         let gauge = ConstGauge::new(value);
         gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    /// One value for each peer.
+    pub fn gauges(&mut self, name: &str, help: &str, values: impl Iterator<Item = (NodeId, f64)>) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (peer, value) in values {
+            ConstGauge::new(value).encode(family.encode_family(&[("peer", peer.0)])?)?;
+        }
+        Ok(())
     }
 
     /// A distribution, as gauges by quantile, and a count and a sum.

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::certificates;
 use crate::config::{NodeConfig, Security};
 use crate::error::Error;
+use crate::eventual::EventualFigures;
 use crate::inner::{CLOSING, Core};
 use crate::link_metrics::LinkFigures;
 use crate::load;
@@ -157,6 +158,7 @@ fn open_doors(config: &NodeConfig, core: &Core, sql: TcpListener, http: TcpListe
     let counted = DoorMetrics::register(&mut registry);
     let (group, log, state) = (foundation.group.clone(), foundation.log.clone(), foundation.state.clone());
     registry.register_collector(Box::new(Figures { group: group.clone(), log, state }));
+    registry.register_collector(Box::new(EventualFigures(foundation.eventual.clone())));
     if let Some(cluster) = &foundation.cluster {
         registry.register_collector(Box::new(LinkFigures(cluster.links.clone())));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_base::seams::Seams;
-use polity_base::{Key, Span, Timestamp};
+use polity_base::{Guarantee, Key, Span, Timestamp};
 use polity_store::disk::{Crash, MemoryDisk};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -263,6 +263,51 @@ async fn space_of_dropped_tables_comes_back_whatever_crashes_meanwhile() {
     value(&client, "truncate kept").await;
     until_keys(&node, 0).await;
     node.stop().await.unwrap();
+}
+
+/// How many keys there are of eventual tables and their indexes, and of what merging
+/// remembers of the tables' rows.
+fn eventual_keys(node: &Node) -> usize {
+    let seen = node.core.foundation.eventual.seen().unwrap();
+    let count = |first: u32, end: Vec<u8>| {
+        let span = Span { start: Key::from(first.to_be_bytes().to_vec()), end: Key::from(end) };
+        let mut scan = seen.rows.scan(&span, seen.at).unwrap();
+        scan.next_chunk(usize::MAX, usize::MAX).unwrap().len()
+    };
+    let first = Guarantee::Eventual.storage(16384);
+    count(first.0, vec![0xC0]) + count(first.merging().0, vec![0xFF; 5])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn space_of_dropped_eventual_tables_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = MemoryDisk::new(5);
+    let node = on(folder.path(), &disk).await.unwrap();
+    let client = connect(&node).await;
+    let tables = "create table kept (id int primary key, n int) with (guarantee = 'eventual'); \
+                  create table dropped (id int primary key, n int) with (guarantee = 'eventual'); \
+                  create index on dropped (n)";
+    value(&client, tables).await;
+    value(&client, "insert into kept select g, g from generate_series(1, 100) g").await;
+    value(&client, "insert into dropped select g, g from generate_series(1, 500) g").await;
+    until_eventual_keys(&node, 200 + 1500).await;
+    value(&client, "drop table dropped").await;
+    drop(client);
+    // What was dropped before a restart is found after it, too.
+    node.stop().await.unwrap();
+    let node = on(folder.path(), &disk).await.unwrap();
+    until_eventual_keys(&node, 200).await;
+    let client = connect(&node).await;
+    assert_eq!(value(&client, "select count(*) from kept").await, "100");
+    node.stop().await.unwrap();
+}
+
+async fn until_eventual_keys(node: &Node, count: usize) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while eventual_keys(node) != count {
+        assert!(tokio::time::Instant::now() < deadline, "{} keys are left, not {count}", eventual_keys(node));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

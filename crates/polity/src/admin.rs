@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use polity_base::NodeId;
-use polity_node::admin::{Answer, Client, Digest, Disturbance, NodeFacts, Request, disturb};
+use polity_node::admin::{Answer, Client, Digest, Disturbance, EventualDigest, NodeFacts, Request, disturb};
 
 /// How the cluster is reached: `polity demo --json` prints these.
 #[derive(Args, Clone)]
@@ -21,7 +21,8 @@ pub struct AdminArguments {
     pub client: String,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Whatever went wrong, in words.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A cluster that is asked as its administrator.
 pub struct Admin {
@@ -96,6 +97,20 @@ impl Admin {
             };
             // The first that answers says when; the others say what they had then.
             at = at.or(digest.as_ref().ok().map(|d| d.at));
+            digests.push((node.node, digest));
+        }
+        Ok(digests)
+    }
+
+    /// What every node shows of the eventual tables, in one number; by node.
+    pub async fn eventual_digests(&self) -> Result<Vec<(NodeId, Result<EventualDigest, String>)>, Failure> {
+        let mut digests = Vec::new();
+        for node in self.nodes().await? {
+            let digest = match self.client.ask_one(&node.address, &Request::EventualDigest).await {
+                Ok((_, Answer::EventualDigest(digest))) => Ok(digest),
+                Ok((_, Answer::Refused(why) | Answer::Later(why))) | Err(why) => Err(why),
+                Ok((_, other)) => Err(format!("it answered something else than was asked: {other:?}")),
+            };
             digests.push((node.node, digest));
         }
         Ok(digests)

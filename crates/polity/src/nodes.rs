@@ -1,14 +1,15 @@
 //! `polity node`: who belongs to a cluster.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use polity_base::NodeId;
-use polity_node::admin::{Liveness, NodeFacts, Request};
+use polity_node::admin::{EventualDigest, Liveness, NodeFacts, Request};
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments};
+use crate::admin::{Admin, AdminArguments, Failure};
 
 /// Arguments of `polity node`.
 #[derive(Args)]
@@ -27,7 +28,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Compare what all nodes hold: every row at one moment, while the cluster works
+    /// Compare what all nodes hold: every row of strong tables at one moment, while the
+    /// cluster works; those of eventual tables once all have applied the same writes
     Compare,
     /// Take leadership and vote from a node, so that it can be stopped or removed
     /// without disturbing anyone
@@ -57,6 +59,8 @@ enum What {
 
 /// How often progress is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the nodes may take to have the same eventual writes, when they are compared.
+const SETTLING: Duration = Duration::from_secs(15);
 
 /// Runs one of the commands.
 pub fn run(arguments: Arguments) -> Outcome {
@@ -124,13 +128,56 @@ async fn drained(admin: &Admin, node: NodeId) -> Outcome {
 
 /// Prints what each node holds; fails if they differ or one does not answer.
 async fn compare(admin: &Admin) -> Outcome {
-    let digests = admin.digests().await?;
+    println!("strong tables, at one moment:");
+    let strong = admin.digests().await?;
+    let strong = strong.into_iter().map(|(node, digest)| (node, digest.map(|d| (d.rows, d.sha256))));
+    let verdict = verdict(strong.collect());
+    println!("eventual tables, once each node has what the others have:");
+    let eventual = settled(admin).await?;
+    let has = |node: &NodeId| eventual.iter().find(|(n, _)| n == node).and_then(|(_, d)| d.as_ref().ok());
+    let vectors: BTreeSet<&str> = eventual.iter().filter_map(|(node, _)| Some(has(node)?.vector.as_str())).collect();
+    if vectors.len() > 1 {
+        println!("they have not applied the same writes yet: compare again when fewer are under way");
+    }
+    let spread = vectors.len() <= 1;
+    let eventual = eventual.iter().map(|(node, d)| (*node, d.clone().map(|d| (d.rows, d.sha256)))).collect();
+    match (verdict, self::verdict(eventual)) {
+        (Err(why), _) => Err(why),
+        (Ok(()), _) if !spread => Err("the strong tables are the same; eventual writes are still under way".into()),
+        (Ok(()), Err(why)) => Err(why),
+        (Ok(()), Ok(())) => {
+            println!("all hold the same");
+            Ok(())
+        }
+    }
+}
+
+/// What the nodes show of the eventual tables once they have applied the same writes, or
+/// after a while.
+async fn settled(admin: &Admin) -> Result<Vec<(NodeId, Result<EventualDigest, String>)>, Failure> {
+    let deadline = tokio::time::Instant::now() + SETTLING;
+    loop {
+        let digests = admin.eventual_digests().await?;
+        let mut known = digests.iter().filter_map(|(_, d)| d.as_ref().ok().map(|d| &d.vector));
+        let first = known.next();
+        if known.all(|vector| Some(vector) == first) || tokio::time::Instant::now() >= deadline {
+            return Ok(digests);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Rows and SHA-256 of a node, or why it says nothing.
+type Held = (NodeId, Result<(u64, [u8; 32]), String>);
+
+/// Prints what each node holds; an error if they differ or one does not answer.
+fn verdict(digests: Vec<Held>) -> Outcome {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["node", "rows", "SHA-256"]);
     for (node, digest) in &digests {
         let (rows, sha256) = match digest {
-            Ok(digest) => (digest.rows.to_string(), hexadecimal(&digest.sha256)),
+            Ok((rows, sha256)) => (rows.to_string(), hexadecimal(sha256)),
             Err(why) => ("?".to_owned(), why.clone()),
         };
         table.add_row([node.0.to_string(), rows, sha256]);
@@ -142,10 +189,7 @@ async fn compare(admin: &Admin) -> Outcome {
     match first {
         _ if known.any(|d| Some(d) != first) => Err("the nodes differ".into()),
         _ if silent > 0 => Err(format!("{silent} nodes do not answer; the others hold the same").into()),
-        _ => {
-            println!("all hold the same");
-            Ok(())
-        }
+        _ => Ok(()),
     }
 }
 
@@ -172,8 +216,20 @@ fn liveness(node: &NodeFacts) -> Option<&'static str> {
 fn table(nodes: &[NodeFacts]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let header = ["node", "region", "zone", "address", "role", "state", "for", "gossip", "sessions", "busy", "behind"];
-    table.set_header(header);
+    table.set_header([
+        "node",
+        "region",
+        "zone",
+        "address",
+        "role",
+        "state",
+        "for",
+        "gossip",
+        "sessions",
+        "busy",
+        "behind",
+        "eventual lag",
+    ]);
     for node in nodes {
         let state = if node.reachable { "up" } else { "unreachable" };
         let state = if node.draining { format!("{state}, draining") } else { state.to_owned() };
@@ -189,6 +245,7 @@ fn table(nodes: &[NodeFacts]) -> Table {
             node.load.map_or_else(|| "?".to_owned(), |load| load.sessions.to_string()),
             node.load.map_or_else(|| "?".to_owned(), |load| format!("{} %", load.busy_permille.div_ceil(10))),
             node.behind.map_or_else(|| "?".to_owned(), |n| n.to_string()),
+            node.eventual_lag.map_or_else(|| "?".to_owned(), lag),
         ]);
     }
     table
@@ -205,10 +262,16 @@ fn object(node: &NodeFacts) -> serde_json::Value {
         "reachable": node.reachable,
         "since_seconds": node.since.map(|s| s.as_secs_f64()),
         "entries_behind": node.behind,
+        "eventual_lag_seconds": node.eventual_lag.map(|lag| lag.as_secs_f64()),
         "gossip": liveness(node),
         "sessions": node.load.map(|load| load.sessions),
         "busy_permille": node.load.map(|load| load.busy_permille),
     })
+}
+
+/// What is on its way is no lag worth a word.
+fn lag(lag: Duration) -> String {
+    if lag < Duration::from_secs(1) { "none".to_owned() } else { span(lag) }
 }
 
 fn span(span: Duration) -> String {

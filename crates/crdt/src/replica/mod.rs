@@ -27,7 +27,7 @@
 //! | `fill`      | taking rows over from another replica                           |
 //! | `upkeep`    | forgetting what all have seen, building indexes, old conflicts  |
 //! | `serve`     | what other replicas ask                                         |
-//! | [`status`]  | what an operator learns; `report`: how                          |
+//! | [`status`]  | what an operator learns; `report`: how; `seen`: all at one moment |
 //!
 //! Spreading deltas, and finding out what was missed, is [`crate::replication`].
 
@@ -43,6 +43,7 @@ pub mod peers;
 mod recovery;
 mod report;
 pub mod schema;
+mod seen;
 mod sequencer;
 mod serve;
 mod shares;
@@ -76,6 +77,7 @@ use crate::stamp::VersionVector;
 pub use options::{Limits, Options};
 pub use peers::{Alone, CallFailed, Departure, Members, Peers, Traffic};
 pub use schema::{NoIndexes, Schema};
+pub use seen::Seen;
 pub use status::{Comparison, Conflict, CounterShares, Counts, PeerStatus, Status};
 
 /// The key under which a replica notes that it has built the secondary index `index`:

@@ -38,16 +38,24 @@ pub(crate) fn all(state: &State) -> Result<BTreeMap<NodeId, Departure>, String> 
     let mut rows = rows.scan(&span, Timestamp::MAX).map_err(|e| e.to_string())?;
     while let Some((row, said)) = rows.next().map_err(|e| e.to_string())? {
         let Some(node) = numbered(&row) else { continue };
-        let departure = match said.is_empty() {
-            true => Departure { last_write: None, heir: None },
-            false => {
-                let (last, heir): (Option<u64>, Option<u64>) = decode(&said)?;
-                Departure { last_write: last.map(Timestamp), heir: heir.map(NodeId) }
-            }
-        };
-        removed.insert(node, departure);
+        removed.insert(node, parse(&said)?);
     }
     Ok(removed)
+}
+
+/// Whether a node was removed, as far as applied here.
+pub(crate) fn is_removed(state: &State, node: NodeId) -> Result<bool, String> {
+    let rows = state.snapshot().map_err(|e| e.to_string())?;
+    Ok(rows.get(&key(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
+}
+
+/// What a removed node's row says.
+pub(crate) fn parse(said: &[u8]) -> Result<Departure, String> {
+    if said.is_empty() {
+        return Ok(Departure { last_write: None, heir: None });
+    }
+    let (last, heir): (Option<u64>, Option<u64>) = decode(said)?;
+    Ok(Departure { last_write: last.map(Timestamp), heir: heir.map(NodeId) })
 }
 
 /// The node whose row has this key: of the numbers that were given, the one that has it.
@@ -67,5 +75,14 @@ mod tests {
         for node in [1, 7, 1_000_000] {
             assert_eq!(numbered(&key(NodeId(node))), Some(NodeId(node)));
         }
+    }
+
+    #[test]
+    fn a_row_says_what_was_agreed() {
+        let agreed = Departure { last_write: Some(Timestamp(7)), heir: Some(NodeId(2)) };
+        assert_eq!(parse(&value(&agreed).unwrap()), Ok(agreed));
+        // As they were written before there were eventual tables, and are until it is agreed.
+        assert_eq!(parse(b""), Ok(Departure { last_write: None, heir: None }));
+        assert!(parse(b"nonsense").is_err());
     }
 }

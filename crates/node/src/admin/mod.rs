@@ -4,6 +4,7 @@
 //! |--------------|------------------------------------------------------------|
 //! | [`protocol`] | what is asked and answered                                 |
 //! | `server`     | a node's answers                                           |
+//! | `departure`  | nodes that were removed, as the strong range has them      |
 //! | [`disturb`]  | drills: which node must do what, and doing it              |
 //! | [`client`]   | asking a cluster from outside                              |
 
@@ -15,4 +16,6 @@ pub(crate) mod server;
 
 pub use client::Client;
 pub use polity_cluster::membership::Liveness;
-pub use protocol::{Announcement, Answer, Digest, Disturbance, Local, NodeFacts, Place, Request, Weather};
+pub use protocol::{
+    Announcement, Answer, Digest, Disturbance, EventualDigest, Local, NodeFacts, Place, Request, Weather,
+};

@@ -36,6 +36,8 @@ pub enum Request {
         /// The time
         at: Option<Timestamp>,
     },
+    /// What does the node show of the eventual tables, in one number?
+    EventualDigest,
     /// Disturb the node that is asked, for a drill. [`super::disturb::orders`] says
     /// which nodes are to be asked for what.
     Disturb(Local),
@@ -145,6 +147,8 @@ pub enum Answer {
     Nodes(Vec<NodeFacts>),
     /// To [`Request::Digest`]
     Digest(Digest),
+    /// To [`Request::EventualDigest`]
+    EventualDigest(EventualDigest),
     /// To [`Request::Disturbances`]: one line each.
     Disturbances(Vec<String>),
     /// Whoever leads must be asked: it is at this address.
@@ -163,6 +167,17 @@ pub struct Digest {
     /// The time
     pub at: Timestamp,
     /// How many rows were visible then
+    pub rows: u64,
+    /// SHA-256 over them
+    pub sha256: [u8; 32],
+}
+
+/// What a node shows of the eventual tables, in one number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventualDigest {
+    /// Which writes it has applied: nodes with the same have the same rows
+    pub vector: String,
+    /// How many rows are visible
     pub rows: u64,
     /// SHA-256 over them
     pub sha256: [u8; 32],
@@ -191,6 +206,9 @@ pub struct NodeFacts {
     pub since: Option<Duration>,
     /// How many log entries it lacks, as far as the leader knows
     pub behind: Option<u64>,
+    /// How old the oldest write to an eventual table is that it is not known to have, as
+    /// far as the node that was asked knows; zero if it has all
+    pub eventual_lag: Option<Duration>,
     /// Whether it lives, as gossip has it: some node hears it, or none does
     pub liveness: Option<Liveness>,
     /// What it told last of how busy it is

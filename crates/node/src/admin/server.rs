@@ -8,7 +8,7 @@ use bytes::Bytes;
 use polity_base::{Guarantee, NodeId, Operation, Timestamp};
 use polity_cluster::links::Visited;
 use polity_cluster::name::{Holder, Name};
-use polity_crdt::replica::Departure;
+use polity_crdt::Replica;
 use polity_raft::Peer;
 use polity_store::state::State;
 use polity_txn::Database;
@@ -16,6 +16,7 @@ use polity_txn::Database;
 use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
 use super::{departure, disturb};
 use crate::cluster::{Cluster, preference};
+use crate::eventual::{self, Departures, LocalCatalog};
 use crate::wire::{decode, encode};
 
 /// How long a node may take to apply what others have applied.
@@ -26,6 +27,9 @@ pub(crate) struct Server {
     pub cluster: Cluster,
     pub database: Database,
     pub state: Arc<State>,
+    pub eventual: Replica,
+    pub schema: Arc<LocalCatalog>,
+    pub departures: Arc<Departures>,
 }
 
 #[async_trait]
@@ -40,6 +44,12 @@ impl Visited for Server {
             (Holder::Client(_), Request::Drain { node, drain }) => self.drain(node, drain).await,
             (Holder::Client(_), Request::Remove { node }) => self.remove(node).await,
             (Holder::Client(_), Request::Digest { at }) => self.digest(at).await,
+            (Holder::Client(_), Request::EventualDigest) => {
+                match eventual::digest(&self.eventual, self.schema.clone()).await {
+                    Ok(digest) => Answer::EventualDigest(digest),
+                    Err(why) => Answer::Refused(why),
+                }
+            }
             (Holder::Client(name), Request::Disturb(order)) => self.disturb(name, order),
             (Holder::Client(_), Request::Prefer { regions }) => self.prefer(regions).await,
             (Holder::Client(_), Request::Preferred) => match preference::regions(&self.state) {
@@ -79,7 +89,7 @@ impl Server {
         let Announcement { node, address, region, zone, has_log } = from;
         let status = self.cluster.group.status();
         let member = status.members.iter().find(|m| m.node == node);
-        match self.was_removed(node) {
+        match departure::is_removed(&self.state, node) {
             Ok(false) => {}
             Ok(true) => return Answer::Refused(format!("node {} was removed; use a number that is new", node.0)),
             Err(why) => return Answer::Later(why),
@@ -117,6 +127,7 @@ impl Server {
         let (status, links) = (self.cluster.group.status(), self.cluster.links.peers());
         let gossip = self.cluster.membership.view();
         let own = self.cluster.links.node();
+        let replicas = self.eventual.status().peers;
         let facts = |m: &polity_raft::group::MemberStatus| {
             let link = links.iter().find(|l| l.node == m.node);
             let heard = gossip.iter().find(|seen| seen.node == m.node);
@@ -131,6 +142,10 @@ impl Server {
                 reachable: m.node == own || link.is_some_and(|l| l.connected || l.accepted),
                 since: link.and_then(|l| l.since),
                 behind: m.matched_index.map(|at| status.last_index.saturating_sub(at)),
+                eventual_lag: match m.node == own {
+                    true => Some(Duration::ZERO),
+                    false => replicas.iter().find(|peer| peer.node == m.node).map(|peer| peer.lag),
+                },
                 liveness: heard.map(|seen| seen.liveness),
                 load: heard.and_then(|seen| seen.load),
             }
@@ -170,7 +185,13 @@ impl Server {
             return Answer::Later(error.to_string());
         }
         match self.cluster.group.remove(node).await {
-            Ok(()) => Answer::Done(self.settle(node).await),
+            Ok(()) => Answer::Done(match self.departures.settle().await {
+                Ok(()) => format!("node {} was removed", node.0),
+                Err(why) => format!(
+                    "node {} was removed; its shares of counters are given out once every member has answered: {why}",
+                    node.0
+                ),
+            }),
             Err(error) => Answer::Later(error.to_string()),
         }
     }
@@ -188,24 +209,6 @@ impl Server {
             Ok(_) if regions.is_empty() => Answer::Done("leaders may stand anywhere".to_owned()),
             Ok(_) => Answer::Done(format!("leaders are to stand in {}", regions.join(", else in "))),
             Err(error) => Answer::Later(error.to_string()),
-        }
-    }
-
-    /// Gives the shares that a removed node had of counters to another, if every member
-    /// says what the last of its writes is.
-    async fn settle(&self, node: NodeId) -> String {
-        let removed = format!("node {} was removed", node.0);
-        let Some(eventual) = self.database.directory().eventual() else { return removed };
-        let heir = self.cluster.group.status().members.iter().map(|m| m.node).filter(|n| *n != node).min();
-        let settled = async {
-            let last_write = eventual.replica().agree_on_last_write(node).await.map_err(|e| e.to_string())?;
-            let value = departure::value(&Departure { last_write: Some(last_write), heir })?;
-            let put = Operation::Put { key: departure::key(node), value };
-            self.database.write_direct(vec![put]).await.map_err(|e| e.to_string())
-        };
-        match settled.await {
-            Ok(_) => removed,
-            Err(why) => format!("{removed}; its shares of counters are nobody's, since not all could be asked: {why}"),
         }
     }
 
@@ -231,11 +234,6 @@ impl Server {
             Ok(Err(error)) => Answer::Refused(error.to_string()),
             Err(error) => Answer::Refused(format!("its task failed: {error}")),
         }
-    }
-
-    fn was_removed(&self, node: NodeId) -> Result<bool, String> {
-        let rows = self.state.snapshot().map_err(|e| e.to_string())?;
-        Ok(rows.get(&departure::key(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
     }
 
     fn disturb(&self, name: &str, order: Local) -> Answer {

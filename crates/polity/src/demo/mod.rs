@@ -78,27 +78,25 @@ pub fn run(arguments: Arguments) -> Outcome {
 async fn start(data: &Path, progress: Progress) -> Result<Cluster, Box<dyn std::error::Error + Send + Sync>> {
     let cluster = Cluster::start(data, progress).await?;
     progress.say("loading the shop");
-    let (client, connection) = tokio_postgres::connect(cluster.url(0), tokio_postgres::NoTls).await?;
-    let connection = tokio::spawn(connection);
-    shop::load(&client).await.map_err(|e| format!("the shop cannot be loaded: {}", crate::shell::describe(&e)))?;
-    let seen: String = client.query_one("SHOW polity.causal_token", &[]).await?.get(0);
-    drop(client);
-    connection.await??;
+    let failed = |e: tokio_postgres::Error| format!("the shop cannot be loaded: {}", crate::shell::describe(&e));
+    let client = connect(cluster.url(0)).await?;
+    shop::load(&client).await.map_err(failed)?;
     progress.say("waiting until all nodes have it");
+    let token = client.query_one("SHOW polity.causal_token", &[]).await.map_err(failed)?;
+    let token: String = token.try_get(0).map_err(failed)?;
     for at in 1..cluster.nodes().len() {
-        wait_for(cluster.url(at), &seen).await?;
+        let client = connect(cluster.url(at)).await?;
+        let wait = format!("SET polity.causal_timeout = '30s'; SET polity.causal_token = '{token}'");
+        client.batch_execute(&wait).await.map_err(failed)?;
     }
     Ok(cluster)
 }
 
-/// Waits until a node has what was seen on another.
-async fn wait_for(url: &str, seen: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// A client, whose connection ends with it.
+async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    let connection = tokio::spawn(connection);
-    client.batch_execute("SET polity.causal_timeout = '30s'").await?;
-    client.batch_execute(&format!("SET polity.causal_token = '{seen}'")).await?;
-    drop(client);
-    Ok(connection.await??)
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// Says on standard error what is going on.

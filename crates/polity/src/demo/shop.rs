@@ -1,6 +1,9 @@
 //! A small shop to try things on: customers, products with stock, carts, orders
-//! with their lines, payments. A few thousand rows, the same ones each time. What must
-//! be up is eventual (products with their stock, carts), what must be right is strong.
+//! with their lines, payments. A few thousand rows, the same ones each time.
+//!
+//! What must go on whatever is cut off is eventual: carts, and the stock, of which each
+//! node sells the share that it holds. What must be right or refused is strong: orders and
+//! payments.
 
 use std::fmt::Write;
 
@@ -23,6 +26,11 @@ CREATE TABLE products (
     stock counter CHECK (stock >= 0),
     tags set_of(text)
 ) WITH (guarantee = 'eventual');
+CREATE TABLE carts (
+    customer int PRIMARY KEY,
+    deliver_to text NOT NULL,
+    wishes set_of(text)
+) WITH (guarantee = 'eventual');
 CREATE TABLE cart_lines (
     customer int,
     product int,
@@ -38,7 +46,7 @@ CREATE TABLE orders (
 CREATE INDEX orders_by_customer ON orders (customer);
 CREATE TABLE order_lines (
     \"order\" bigint REFERENCES orders (id) ON DELETE CASCADE,
-    product int,
+    product int NOT NULL,
     quantity int NOT NULL CHECK (quantity > 0),
     price numeric(8,2) NOT NULL,
     PRIMARY KEY (\"order\", product)
@@ -50,29 +58,28 @@ CREATE TABLE payments (
 ) WITH (guarantee = 'strong');
 ";
 
-const TABLES_DROPPED: &str =
-    "DROP TABLE IF EXISTS payments, order_lines, orders, cart_lines, products, customers CASCADE";
-
 /// The regions customers live in, with their share in ten.
 const REGIONS: [(&str, u64); 3] = [("asia", 4), ("europe", 4), ("america", 2)];
 const CUSTOMERS: u64 = 500;
 const ORDERS: u64 = 1_200;
-/// What is sold: a kind, and the sizes it comes in.
-const KINDS: [&str; 12] = [
-    "green tea",
-    "black tea",
-    "coffee beans",
-    "cocoa",
-    "oat biscuits",
-    "rice crackers",
-    "dried mango",
-    "almonds",
-    "honey",
-    "olive oil",
-    "sea salt",
-    "red lentils",
+/// What is sold: a kind with its tags, and the sizes it comes in.
+const KINDS: [(&str, &str); 12] = [
+    ("green tea", "drinks,tea"),
+    ("black tea", "drinks,tea"),
+    ("coffee beans", "drinks"),
+    ("cocoa", "drinks,sweet"),
+    ("oat biscuits", "sweet"),
+    ("rice crackers", "savoury"),
+    ("dried mango", "fruit,sweet"),
+    ("almonds", "savoury"),
+    ("honey", "sweet"),
+    ("olive oil", "kitchen"),
+    ("sea salt", "kitchen"),
+    ("red lentils", "kitchen"),
 ];
 const SIZES: [(&str, u64); 4] = [("100 g", 1), ("250 g", 2), ("500 g", 4), ("1 kg", 7)];
+/// One product of which there is little, to sell on both sides of a cut.
+const RARE: &str = "100\tfirst flush, 100 g\t39.00\t10\t{drinks,tea,rare}";
 const FIRST_DAY: &str = "2025-01-01";
 
 /// Numbers that look random and are the same each time (splitmix64, Steele et
@@ -111,8 +118,9 @@ struct Copied {
     rows: String,
 }
 
-/// All rows of the shop, in an order in which they can be loaded.
-fn rows() -> Vec<Copied> {
+/// All rows of the shop: those of strong tables, in an order in which they can be loaded,
+/// and those of eventual ones.
+fn rows() -> [Vec<Copied>; 2] {
     let mut numbers = Numbers(2026);
     let mut customers = String::new();
     let mut regions = Vec::new();
@@ -124,26 +132,24 @@ fn rows() -> Vec<Copied> {
     }
     let mut products = String::new();
     let mut prices = Vec::new();
-    for kind in KINDS {
+    for (kind, tags) in KINDS {
         let base = 150 + numbers.below(400);
         for (size, factor) in SIZES {
             let (id, price) = (prices.len() + 1, base * factor);
             prices.push(price);
-            let (price, stock) = (money(price), 200 + numbers.below(800));
-            let _ = writeln!(
-                products,
-                "{id}\t{kind}, {size}\t{price}\t{stock}\t{{{}}}",
-                kind.split(' ').next_back().unwrap_or(kind)
-            );
+            let stock = 200 + numbers.below(800);
+            let _ = writeln!(products, "{id}\t{kind}, {size}\t{}\t{stock}\t{{{tags}}}", money(price));
         }
     }
-    let mut carts = String::new();
+    let _ = writeln!(products, "{RARE}");
+    let (mut carts, mut cart_lines) = (String::new(), String::new());
     for customer in 1..=CUSTOMERS {
         let lines = numbers.below(3);
         let first = numbers.below(prices.len() as u64);
+        let _ = writeln!(carts, "{customer}\thome\t{{}}");
         for line in 0..lines {
             let product = (first + line * 7) % prices.len() as u64 + 1;
-            let _ = writeln!(carts, "{customer}\t{product}\t{}", 1 + numbers.below(4));
+            let _ = writeln!(cart_lines, "{customer}\t{product}\t{}", 1 + numbers.below(4));
         }
     }
     let (mut orders, mut lines, mut payments) = (String::new(), String::new(), String::new());
@@ -164,13 +170,19 @@ fn rows() -> Vec<Copied> {
             let _ = writeln!(payments, "{id}\t{}\t{placed}", money(amount));
         }
     }
-    vec![
-        Copied { table: "customers", columns: "id, name, region, since", rows: customers },
-        Copied { table: "products", columns: "id, name, price, stock, tags", rows: products },
-        Copied { table: "cart_lines", columns: "customer, product, quantity", rows: carts },
-        Copied { table: "orders", columns: "id, customer, region, placed", rows: orders },
-        Copied { table: "order_lines", columns: "\"order\", product, quantity, price", rows: lines },
-        Copied { table: "payments", columns: "\"order\", amount, paid", rows: payments },
+    let copied = |table, columns, rows| Copied { table, columns, rows };
+    [
+        vec![
+            copied("customers", "id, name, region, since", customers),
+            copied("orders", "id, customer, region, placed", orders),
+            copied("order_lines", "\"order\", product, quantity, price", lines),
+            copied("payments", "\"order\", amount, paid", payments),
+        ],
+        vec![
+            copied("products", "id, name, price, stock, tags", products),
+            copied("carts", "customer, deliver_to, wishes", carts),
+            copied("cart_lines", "customer, product, quantity", cart_lines),
+        ],
     ]
 }
 
@@ -192,20 +204,28 @@ fn date(mut days: u64) -> String {
     unreachable!("years do not end")
 }
 
-/// Makes the shop's tables and fills them, one after the other. A cluster that has
-/// filled the last one keeps what it has; a shop that was left half filled is made anew.
+/// Makes the shop's tables and fills them: the strong ones with the tables, the eventual
+/// ones after, since a transaction writes one guarantee. A cluster that has them keeps
+/// what it has.
 pub async fn load(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let [strong, eventual] = rows();
     let there = "SELECT 1 FROM information_schema.tables WHERE table_schema = 'public' AND table_name = 'payments'";
-    if client.query_opt(there, &[]).await?.is_some() {
-        if client.query_one("SELECT count(*) FROM payments", &[]).await?.get::<_, i64>(0) > 0 {
-            return Ok(());
-        }
-        client.batch_execute(TABLES_DROPPED).await?;
+    if client.query_opt(there, &[]).await?.is_none() {
+        client.batch_execute("BEGIN").await?;
+        client.batch_execute(SCHEMA).await?;
+        copy(client, strong).await?;
+        client.batch_execute("COMMIT").await?;
     }
-    client.batch_execute("BEGIN").await?;
-    client.batch_execute(SCHEMA).await?;
-    client.batch_execute("COMMIT").await?;
-    for Copied { table, columns, rows } in rows() {
+    if client.query_opt("SELECT 1 FROM products LIMIT 1", &[]).await?.is_none() {
+        client.batch_execute("BEGIN").await?;
+        copy(client, eventual).await?;
+        client.batch_execute("COMMIT").await?;
+    }
+    Ok(())
+}
+
+async fn copy(client: &Client, tables: Vec<Copied>) -> Result<(), tokio_postgres::Error> {
+    for Copied { table, columns, rows } in tables {
         let sink = client.copy_in(&format!("COPY {table} ({columns}) FROM STDIN")).await?;
         let mut sink = std::pin::pin!(sink);
         sink.send(Bytes::from(rows)).await?;
@@ -220,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_shop_is_the_same_each_time_and_a_few_thousand_rows() {
-        let text = |all: Vec<Copied>| all.into_iter().map(|c| c.rows).collect::<Vec<_>>();
+        let text = |all: [Vec<Copied>; 2]| all.into_iter().flatten().map(|c| c.rows).collect::<Vec<_>>();
         let (first, second) = (text(rows()), text(rows()));
         assert_eq!(first, second);
         let count: usize = first.iter().map(|rows| rows.lines().count()).sum();

@@ -36,29 +36,34 @@ A short tour, in another terminal:
 
  1. The same rows everywhere, whichever region you ask:
       psql \"{asia}\" -c \"SELECT region, count(*), sum(amount) FROM orders JOIN payments ON \\\"order\\\" = id GROUP BY 1\"
+    Orders and payments are strong tables; products and carts are eventual ones:
+      psql \"{asia}\" -c \"\\d+ products\"
  2. Who is there, who leads, who votes:
       polity node list
- 3. Cut asia off, and order there: orders are strong, so it is refused within two seconds, and the error says why.
-      polity fault cut asia europe
-      polity fault cut asia america
+ 3. Cut asia off, and order there: refused within two seconds, and the error says why.
+      polity fault isolate asia
       psql \"{asia}\" -c \"INSERT INTO orders (customer, region) VALUES (1, 'asia')\"
     Europe goes on:
       psql \"{europe}\" -c \"INSERT INTO orders (customer, region) VALUES (2, 'europe') RETURNING id\"
     What asia knew before the cut can still be read, by name:
       psql \"{asia}\" -c \"SELECT count(*) FROM orders AS OF SYSTEM TIME '-30s'\"
- 4. Products and carts are eventual: both sides sell what they hold of the stock, never more than there is, and edit carts.
-      psql \"{asia}\" -c \"UPDATE products SET stock = stock - 5 WHERE id = 1 RETURNING stock\"
-      psql \"{europe}\" -c \"UPDATE products SET stock = stock - 2 WHERE id = 1 RETURNING stock\"
-      psql \"{asia}\" -c \"SELECT * FROM polity.escrow WHERE key = '(id)=(1)'\"
-      psql \"{asia}\" -c \"INSERT INTO cart_lines VALUES (3, 1, 2) ON CONFLICT (customer, product) DO UPDATE SET quantity = 2\"
-      psql \"{europe}\" -c \"INSERT INTO cart_lines VALUES (3, 1, 4) ON CONFLICT (customer, product) DO UPDATE SET quantity = 4\"
- 5. Heal it: the sides come together by themselves, and what one edit overwrote is told.
+ 4. Still cut off, asia sells what it holds of the ten in stock, and no more: run this until
+    it is refused. The error says who holds the rest. Then europe sells its share.
+      psql \"{asia}\" -c \"UPDATE products SET stock = stock - 1 WHERE id = 100 RETURNING stock\"
+      psql \"{asia}\" -c \"SELECT * FROM polity.escrow WHERE key LIKE '%100%'\"
+      psql \"{europe}\" -c \"UPDATE products SET stock = stock - 1 WHERE id = 100 RETURNING stock\"
+    One customer, shopping on both sides:
+      psql \"{asia}\" -c \"UPDATE carts SET deliver_to = 'Osaka', wishes = array_append(wishes, 'gift wrap') WHERE customer = 7\"
+      psql \"{europe}\" -c \"UPDATE carts SET deliver_to = 'Lyon', wishes = array_append(wishes, 'ring twice') WHERE customer = 7\"
+ 5. Heal it. Orders go on in asia; the cart has both wishes, and one address of the two: the
+    other one is in the conflict log.
       polity fault heal
-      psql \"{america}\" -c \"SELECT stock FROM products WHERE id = 1\"
-      psql \"{america}\" -c \"SELECT * FROM polity.conflicts\"
+      psql \"{asia}\" -c \"SELECT * FROM carts WHERE customer = 7\" -c \"SELECT * FROM polity.conflicts\"
+      psql \"{america}\" -c \"SELECT stock FROM products WHERE id = 100\"
+      polity node compare
  6. Kill the leader; another takes over, and nothing acknowledged is lost.
       polity fault kill 1
-      psql \"{america}\" -c \"INSERT INTO orders (customer, region) VALUES (4, 'america') RETURNING id\"
+      psql \"{america}\" -c \"INSERT INTO orders (customer, region) VALUES (3, 'america') RETURNING id\"
 
 Ctrl-C stops everything.",
         version = env!("CARGO_PKG_VERSION"),

@@ -55,6 +55,12 @@ impl Cluster {
         }
     }
 
+    /// Starts a new node in a region at a new place, under the number that comes next.
+    pub fn grow(&mut self, region: &'static str) {
+        self.regions.push(region);
+        self.add(self.nodes.len(), self.nodes.len() as u64 + 1);
+    }
+
     /// Starts the node at this place again, where it was.
     pub fn restart(&mut self, at: usize) {
         let addresses = self.addresses[at].clone();
