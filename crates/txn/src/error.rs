@@ -26,7 +26,8 @@ pub enum Error {
     #[error("key {0} was deleted by a concurrent transaction")]
     Missing(Key),
     /// Waiting would never end. Each wait is for the next one's waiter; the last
-    /// is for the first's.
+    /// is for the first's. (A cycle through the memories of two nodes is not seen but
+    /// assumed after a while: then only what was seen of it is here.)
     #[error("deadlock detected")]
     Deadlock(Vec<WaitsFor>),
     /// The lock is taken, and the request was not to wait for it (or not that

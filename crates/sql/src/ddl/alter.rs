@@ -10,7 +10,7 @@ use super::drop::Removal;
 use super::lock::{self, Locks, no_relation};
 use super::{column, constraint, draft, expression, no_column, no_constraint, spec, table_by_id, view};
 use crate::catalog::change::{self, Change};
-use crate::catalog::{Relation, Sequence, Table, View, name, store};
+use crate::catalog::{Guarantee, Relation, Sequence, Table, View, name, store};
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
 
@@ -225,7 +225,11 @@ fn set_options(ctx: &mut Context<'_>, id: TableId, options: &[SqlOption]) -> Res
                 table.fillfactor = Some(spec::fillfactor(value)?);
             }
             SqlOption::KeyValue { key, .. } if name::fold(key) == "guarantee" => {
-                return Err(Error::unsupported("changing the guarantee of a table"));
+                return Err(Error::unsupported("changing the guarantee of a table")
+                    .hint("Create a table with the other guarantee, and INSERT … SELECT the rows."));
+            }
+            SqlOption::KeyValue { key, value } if name::fold(key) == "ack" && table.guarantee != Guarantee::Strong => {
+                table.replicas = spec::replicas(value)?;
             }
             SqlOption::KeyValue { key, .. } => return Err(spec::unrecognized(&name::fold(key))),
             other => return Err(spec::unrecognized(&other.to_string())),

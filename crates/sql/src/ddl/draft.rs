@@ -260,6 +260,7 @@ impl Draft {
         }
         let own = name::object(&spec.parent)? == self.table.name;
         let parent = if own { Arc::new(self.table.clone()) } else { lock::table(ctx.catalog, &spec.parent)? };
+        super::eventual::not_towards(&parent)?;
         let parent_columns = parent_columns(&parent, &spec.parent_columns)?;
         if parent_columns.len() != columns.len() {
             return Err(Error::new(

@@ -8,7 +8,7 @@
 use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, BinaryOperator, Expr, UnaryOperator, Value as Literal,
 };
-use polity_base::{Bounds, ColumnId, Guarantee, TableId};
+use polity_base::{Bounds, ColumnId, Guarantee};
 
 use super::draft::Draft;
 use super::expression;
@@ -60,9 +60,6 @@ pub(super) fn settle(ctx: &Context<'_>, draft: &mut Draft, options: TableOptions
         if options.replicas.is_some() {
             return Err(ack_of_strong());
         }
-        for key in &table.foreign_keys {
-            not_towards(ctx, key.parent)?;
-        }
         return match table.columns.iter().find(|c| c.merge != Merge::Register) {
             None => Ok(()),
             Some(column) => Err(needs_eventual(column)),
@@ -74,8 +71,7 @@ pub(super) fn settle(ctx: &Context<'_>, draft: &mut Draft, options: TableOptions
         );
     }
     if !draft.sequences.is_empty() || table.columns.iter().any(|c| c.default.as_deref().is_some_and(draws)) {
-        return Err(cannot("a column numbered by a sequence", "A sequence is kept where a majority is.")
-            .hint("Use a uuid column with DEFAULT gen_random_uuid(), which every replica can draw alone."));
+        return Err(numbered());
     }
     if table.has_hidden_key() {
         return Err(cannot("a table without a primary key", "Replicas know a row by its primary key.")
@@ -106,11 +102,8 @@ pub(super) fn settle(ctx: &Context<'_>, draft: &mut Draft, options: TableOptions
 }
 
 /// Refuses a foreign key towards a table that cannot have one.
-pub(super) fn not_towards(ctx: &Context<'_>, parent: TableId) -> Result<()> {
-    match ctx.catalog.tables.get(&parent) {
-        Some(parent) if parent.guarantee != Guarantee::Strong => Err(foreign_key()),
-        _ => Ok(()),
-    }
+pub(super) fn not_towards(parent: &Table) -> Result<()> {
+    if parent.guarantee == Guarantee::Strong { Ok(()) } else { Err(foreign_key()) }
 }
 
 /// Refuses changes of a table that replicas cannot make each at its own time, while
@@ -134,6 +127,18 @@ pub(super) fn may_alter(table: &Table, operation: &AlterTableOperation) -> Resul
         Op::AlterColumn { op: AlterColumnOperation::SetDataType { .. }, .. } => {
             strong_only(table, "a change of a column's type")
         }
+        Op::AlterColumn { op: AlterColumnOperation::AddGenerated { .. }, .. } => Err(numbered()),
+        Op::AlterColumn { op: AlterColumnOperation::SetDefault { value }, .. } if draws(&value.to_string()) => {
+            Err(numbered())
+        }
+        Op::AlterColumn { op: AlterColumnOperation::DropNotNull, column_name } => {
+            match table.column(&name::fold(column_name)) {
+                Some(column) if column.merge != Merge::Register => {
+                    Err(cannot(&format!("NULL in column \"{}\"", column.name), "Counters and sets begin with nothing."))
+                }
+                _ => Ok(()),
+            }
+        }
         Op::AddConstraint { .. } => strong_only(table, "ADD CONSTRAINT"),
         Op::DropConstraint { .. } => strong_only(table, "DROP CONSTRAINT"),
         _ => Ok(()),
@@ -145,9 +150,7 @@ pub(super) fn added_column(table: &Table, column: &Column) -> Result<()> {
     match table.guarantee {
         Guarantee::Strong if column.merge != Merge::Register => Err(needs_eventual(column)),
         Guarantee::Strong => Ok(()),
-        _ if column.default.as_deref().is_some_and(draws) => {
-            Err(cannot("a column numbered by a sequence", "A sequence is kept where a majority is."))
-        }
+        _ if column.default.as_deref().is_some_and(draws) => Err(numbered()),
         _ => Ok(()),
     }
 }
@@ -176,6 +179,11 @@ fn foreign_key() -> Error {
         .hint("Keep both tables strong, or keep the value without the constraint.")
 }
 
+fn numbered() -> Error {
+    cannot("a column numbered by a sequence", "A sequence is kept where a majority is.")
+        .hint("Use a uuid column with DEFAULT gen_random_uuid(), which every replica can draw alone.")
+}
+
 fn cannot(what: &str, why: &str) -> Error {
     Error::new(Condition::FeatureNotSupported, format!("an eventual table cannot have {what}")).detail(why)
 }
@@ -192,7 +200,7 @@ fn needs_eventual(column: &Column) -> Error {
 }
 
 fn draws(default: &str) -> bool {
-    default.contains("nextval(")
+    default.to_ascii_lowercase().contains("nextval(")
 }
 
 /// Takes the bounds of counters from the conditions on them, and refuses conditions

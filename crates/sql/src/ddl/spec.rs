@@ -362,7 +362,8 @@ fn guarantee(value: &Expr) -> Result<Guarantee> {
     }
 }
 
-fn replicas(value: &Expr) -> Result<u32> {
+/// After how many replicas a write is acknowledged.
+pub(super) fn replicas(value: &Expr) -> Result<u32> {
     let written = value.to_string();
     let written = written.trim_matches('\'');
     written.trim().parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| {

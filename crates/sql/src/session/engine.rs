@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
 use polity_store::spill::SpillFolder;
 use polity_txn::Database;
+use tokio::time::Instant;
 
 use super::Session;
 use super::activity::Sessions;
@@ -53,11 +54,15 @@ pub struct Engine {
     templates: RwLock<HashMap<String, Template>>,
     /// Statements by their exact text.
     texts: RwLock<HashMap<String, Arc<Prepared>>>,
+    /// When whoever connected last asked for the newest catalog in vain
+    alone_since: Mutex<Option<Instant>>,
 }
 
 /// How long whoever connects waits for the newest catalog: what this node knows will do
 /// to let people in, and to serve eventual tables.
 const LOGIN_PATIENCE: Duration = Duration::from_millis(250);
+/// After that was in vain, whoever connects is let in at once for so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 type Template = (u64, Option<Arc<Prepared>>);
 
@@ -90,6 +95,7 @@ impl Engine {
             database,
             seams,
             clock,
+            alone_since: Mutex::default(),
         }))
     }
 
@@ -122,10 +128,14 @@ impl Engine {
     /// people must be able to connect to the cut-off side of a partition to be told
     /// what it can still do for them.
     async fn login_catalog(&self) -> Result<Arc<Catalog>> {
-        match tokio::time::timeout(LOGIN_PATIENCE, self.current_catalog()).await {
-            Ok(Err(error)) if error.condition() == Condition::NoQuorum => {}
-            Ok(known) => return known,
-            Err(_) => {}
+        let alone = self.alone_since.lock().is_some_and(|since| since.elapsed() < ASK_AGAIN_AFTER);
+        if !alone {
+            match tokio::time::timeout(LOGIN_PATIENCE, self.current_catalog()).await {
+                Ok(Err(error)) if error.condition() == Condition::NoQuorum => {}
+                Ok(known) => return known,
+                Err(_) => {}
+            }
+            *self.alone_since.lock() = Some(Instant::now());
         }
         self.catalogs.at(&catalog::store::local(&self.database).await?)
     }

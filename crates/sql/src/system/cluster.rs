@@ -3,7 +3,7 @@
 use polity_base::{Type, Value};
 
 use super::shape::Fill;
-use super::{DATABASE_ID, Rows, SystemInput, bool, maybe, namespace, oid, text};
+use super::{DATABASE_ID, Rows, SystemInput, bool, maybe, merging, namespace, oid, text};
 use crate::catalog::{SUPERUSER, types};
 
 pub(super) fn fill_of(name: &str) -> Option<Fill> {
@@ -131,6 +131,17 @@ fn pg_type(_: &SystemInput, rows: &mut Rows<'_>) {
         if !pseudo {
             add_type(rows, &array, t.oid(), 0, "b");
         }
+    }
+    for t in merging::ALL {
+        add_type(rows, &t.values(), 0, 0, "d");
+        let (base, last) = (t.values().oid(), rows.rows.len() - 1);
+        let cells = [
+            ("oid", Value::Oid(t.oid)),
+            ("typname", text(t.name)),
+            ("typbasetype", Value::Oid(base)),
+            ("typnotnull", bool(true)),
+        ];
+        rows.set(last, cells);
     }
 }
 

@@ -5,7 +5,7 @@ use polity_base::text::Settings as TextSettings;
 use polity_base::{TableId, Type, Value};
 
 use super::shape::{all, system_table};
-use super::{SystemInput, activity, cluster::NAMESPACES, definition, namespace};
+use super::{SystemInput, activity, cluster::NAMESPACES, definition, merging, namespace};
 use crate::catalog::{Catalog, Relation, name, types};
 use crate::error::{Condition, Error, Result};
 
@@ -401,6 +401,9 @@ pub fn user_name(catalog: &Catalog, oid: u32) -> String {
 }
 
 fn type_name(oid: u32, modifier: Option<i32>) -> Option<String> {
+    if let Some(merging) = merging::of_oid(oid) {
+        return Some(merging.name.to_owned());
+    }
     let plain = Type::from_oid(oid)?;
     let bare = |t: &Type| match (t, modifier) {
         // Without a modifier asked for, the SQL name; with none given, the internal one.
@@ -465,7 +468,8 @@ fn exists(catalog: &Catalog, oid: u32) -> Value {
 }
 
 fn type_visible(oid: u32) -> Value {
-    if Type::from_oid(oid).is_some() { Value::Bool(true) } else { Value::Null }
+    let is_known = Type::from_oid(oid).is_some() || merging::of_oid(oid).is_some();
+    if is_known { Value::Bool(true) } else { Value::Null }
 }
 
 fn view_of(input: &SystemInput, oid: u32) -> Value {

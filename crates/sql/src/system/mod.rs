@@ -11,6 +11,7 @@
 //! | [`activity`]    | sessions and locks                                        |
 //! | [`eventual`]    | what the replica of eventual tables knows: schema `polity` |
 //! | [`cluster`]     | types, roles, settings, and what is always there          |
+//! | `merging`       | `counter` and `set_of`, as types                          |
 //! | [`information`] | the SQL standard's view of the same                       |
 //! | [`definition`]  | objects as the SQL that would make them                   |
 //! | [`functions`]   | functions over the catalog                                |
@@ -21,6 +22,7 @@ pub mod definition;
 pub(crate) mod eventual;
 pub mod functions;
 mod information;
+mod merging;
 mod relations;
 mod shape;
 #[cfg(test)]

@@ -6,8 +6,8 @@ use polity_base::{ColumnId, TableId, Type, Value};
 
 use super::cluster::{opclass, storage_of, type_facts};
 use super::shape::{Fill, all};
-use super::{Rows, SystemInput, attnum, bool, count, definition, maybe, namespace, oid, text};
-use crate::catalog::{Action, Column, ForeignKey, Identity, Index, SUPERUSER, Table, View};
+use super::{Rows, SystemInput, attnum, bool, count, definition, maybe, merging, namespace, oid, text};
+use crate::catalog::{Action, Column, ForeignKey, Guarantee, Identity, Index, SUPERUSER, Table, View};
 use crate::ddl::key_of;
 
 /// `pg_class`'s own identifier, as `pg_depend` and `pg_description` use it.
@@ -70,8 +70,14 @@ pub(super) fn indexes_of(table: &Table) -> impl Iterator<Item = IndexFacts<'_>> 
     primary.into_iter().chain(secondary)
 }
 
-fn reloptions(fillfactor: Option<u8>) -> Value {
-    fillfactor.map_or(Value::Null, |f| Value::Array(vec![text(format!("fillfactor={f}"))]))
+fn reloptions(fillfactor: Option<u8>, table: Option<&Table>) -> Value {
+    let mut options = Vec::new();
+    if let Some(table) = table.filter(|t| t.guarantee != Guarantee::Strong) {
+        options.push(text(format!("guarantee={}", table.guarantee.name())));
+        options.extend((table.replicas > 1).then(|| text(format!("ack={}", table.replicas))));
+    }
+    options.extend(fillfactor.map(|f| text(format!("fillfactor={f}"))));
+    if options.is_empty() { Value::Null } else { Value::Array(options) }
 }
 
 fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
@@ -94,7 +100,7 @@ fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
             ("relhastriggers", bool(referenced || !t.foreign_keys.is_empty())),
             ("relispopulated", bool(true)),
             ("relreplident", text("d")),
-            ("reloptions", reloptions(t.fillfactor)),
+            ("reloptions", reloptions(t.fillfactor, Some(t))),
         ]);
         for index in indexes_of(t) {
             rows.add([
@@ -110,7 +116,7 @@ fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
                 ("relnatts", Value::Int2(count(index.columns.len()))),
                 ("relispopulated", bool(true)),
                 ("relreplident", text("n")),
-                ("reloptions", reloptions(index.fillfactor)),
+                ("reloptions", reloptions(index.fillfactor, None)),
             ]);
         }
     }
@@ -150,6 +156,8 @@ fn simple_class(rows: &mut Rows<'_>, id: u32, name: &str, schema: u32, owner: Ta
 
 struct AttributeFacts<'a> {
     relation: u32,
+    /// The type as it was written, where that is not what its values are
+    written: Option<u32>,
     name: &'a str,
     number: Value,
     r#type: &'a Type,
@@ -164,7 +172,7 @@ fn attribute(rows: &mut Rows<'_>, a: AttributeFacts<'_>) {
     rows.add([
         ("attrelid", Value::Oid(a.relation)),
         ("attname", text(a.name)),
-        ("atttypid", Value::Oid(a.r#type.oid())),
+        ("atttypid", Value::Oid(a.written.unwrap_or_else(|| a.r#type.oid()))),
         ("attstattarget", Value::Int4(-1)),
         ("attlen", Value::Int2(a.r#type.length())),
         ("attnum", a.number),
@@ -187,6 +195,7 @@ fn attribute(rows: &mut Rows<'_>, a: AttributeFacts<'_>) {
 fn plain_attribute<'a>(relation: u32, name: &'a str, number: usize, r#type: &'a Type) -> AttributeFacts<'a> {
     AttributeFacts {
         relation,
+        written: None,
         name,
         number: Value::Int2(count(number)),
         r#type,
@@ -213,6 +222,7 @@ fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
             };
             let facts = AttributeFacts {
                 relation: t.id.0,
+                written: merging::of_column(c).map(|t| t.oid),
                 name: &c.name,
                 number: attnum(c.id),
                 r#type: &c.r#type,

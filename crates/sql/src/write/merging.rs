@@ -1,6 +1,8 @@
 //! What a statement does to a row of an eventual table: its changes column by column,
 //! so that those of other replicas come together with them.
 
+use std::borrow::Cow;
+
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as Ast};
 use polity_base::{ColumnChange, ColumnId, Guarantee, Key, RowChange, Value};
 
@@ -17,16 +19,53 @@ pub(super) fn write_row(
     row: Option<&[Value]>,
     change: impl FnOnce() -> RowChange,
 ) -> Result<()> {
-    let stored = row.map(|row| target.store(row));
     if target.table.guarantee == Guarantee::Strong {
-        match stored {
-            Some(stored) => ctx.txn.put(key, stored)?,
+        match row {
+            Some(row) => ctx.txn.put(key, target.store(row))?,
             None => ctx.txn.delete(key)?,
         }
         return Ok(());
     }
     ctx.txn.keep_on(target.table.replicas);
-    Ok(ctx.txn.change(key, change(), stored)?)
+    let shown = row.map(|row| target.store(&as_merged(&target.table, row)));
+    Ok(ctx.txn.change(key, change(), shown)?)
+}
+
+/// A row as it shows once it was merged: elements of sets are in order, each once.
+fn as_merged<'r>(table: &Table, row: &'r [Value]) -> Cow<'r, [Value]> {
+    if table.columns.iter().all(|c| c.merge != Merge::Set) {
+        return Cow::Borrowed(row);
+    }
+    let cell = |(column, value): (&Column, &Value)| match column.merge {
+        Merge::Set => {
+            let mut elements = elements(value);
+            elements.sort_by(|a, b| a.compare(b).unwrap_or(std::cmp::Ordering::Equal));
+            elements.dedup();
+            Value::Array(elements)
+        }
+        _ => value.clone(),
+    };
+    table.columns.iter().zip(row).map(cell).collect()
+}
+
+/// Refuses to give a row another key, which would be to delete it and insert another,
+/// if other replicas hold shares of it: what they spend meanwhile would be forgotten.
+pub(super) fn may_move(table: &Table) -> Result<()> {
+    let bounded = |c: &&Column| matches!(c.merge, Merge::Counter(bounds) if bounds.any());
+    match table.columns.iter().find(bounded) {
+        Some(column) if table.guarantee != Guarantee::Strong => {
+            let name = &column.name;
+            Err(Error::new(
+                Condition::FeatureNotSupported,
+                format!("the primary key of a row with the bounded counter \"{name}\" cannot be changed"),
+            )
+            .detail("Other replicas hold shares of the row under its present key, and may be spending them.")
+            .hint("Insert a row under the new key, and move over by and by what is left of the counter.")
+            .table(&table.name)
+            .column(name))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A new row.

@@ -196,6 +196,7 @@ impl Writing {
         touch(ctx, target);
         let moved = target.key_differs(old, new);
         let new_key = if moved {
+            merging::may_move(&target.table)?;
             let new_key = target.row_key(new)?;
             self.claim(ctx, &new_key, Locking::Locked, || primary_violation(target, new)).await?;
             merging::write_row(ctx, target, key.clone(), None, || RowChange::Delete)?;

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polity_base::{Key, NodeId, Timestamp};
+use polity_base::{Guarantee, Key, NodeId, Timestamp};
 use tokio::time::Instant;
 
 use super::local::{Locks, Turn};
 use super::network::{CallFailed, LockNetwork, LockQuestion, LockResponse, turn};
 use super::remote::Remote;
 use super::{LockMode, Reply, TransactionId, Wait};
-use crate::error::{Error, Outage};
+use crate::error::{Error, Outage, WaitsFor};
 use crate::replica::Replica;
 
 /// How long the node that keeps the locks may fail to answer before a request is
 /// refused.
 const REFUSE_AFTER: Duration = Duration::from_secs(2);
+/// A wait for a lock kept here, of a transaction that holds others elsewhere, may be part
+/// of a cycle that neither memory shows; after this long it is taken for one.
+const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 /// Between two attempts to reach it.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -78,7 +81,17 @@ impl LockKeeper {
             return Ok(replica.last_write(key)?.unwrap_or(Timestamp::ZERO));
         };
         let wish = Wish { owner, key, mode, wait };
-        self.lock_among_others(remote, replica, &wish, holds, timeout).await
+        let is_apart = Guarantee::of_key(key) == Guarantee::Eventual && !holds.elsewhere.is_empty();
+        if !is_apart || timeout.is_some_and(|timeout| timeout <= SUSPECT_AFTER) {
+            return self.lock_among_others(remote, replica, &wish, holds, timeout).await;
+        }
+        match self.lock_among_others(remote, replica, &wish, holds, Some(SUSPECT_AFTER)).await {
+            Err(Error::LockNotAvailable { blockers, timed_out: true, .. }) => {
+                let edge = |blocker| WaitsFor { waiter: owner, key: key.clone(), mode, blocker };
+                Err(Error::Deadlock(blockers.into_iter().map(edge).collect()))
+            }
+            other => other,
+        }
     }
 
     /// Asks in turns, and whoever leads at each: a queue of a node that leads no

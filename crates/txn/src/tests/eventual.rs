@@ -371,3 +371,21 @@ async fn shares_move_to_who_needs_them() {
     world.settle().await;
     assert_eq!(stock(&nodes[0], "pen").await, Some(1));
 }
+
+/// Locks of eventual rows are kept here and those of strong ones where the leader is: a
+/// cycle through both ends, though neither memory shows it.
+#[tokio::test]
+async fn a_deadlock_among_both_kinds_of_locks_ends() {
+    let (_world, nodes) = nodes(2).await;
+    let mut one = nodes[1].begin(TransactionOptions::default()).await.unwrap();
+    one.begin_statement().await.unwrap();
+    one.lock(&key("pen"), LockMode::Exclusive, Wait::Block).await.unwrap();
+    let mut other = nodes[1].begin(TransactionOptions::default()).await.unwrap();
+    other.begin_statement().await.unwrap();
+    other.lock(&strong_key("a"), LockMode::Exclusive, Wait::Block).await.unwrap();
+    let waits = tokio::spawn(async move { one.lock(&strong_key("a"), LockMode::Exclusive, Wait::Block).await });
+    let error = other.lock(&key("pen"), LockMode::Exclusive, Wait::Block).await.unwrap_err();
+    assert!(matches!(error, Error::Deadlock(_)), "{error}");
+    drop(other);
+    waits.await.unwrap().unwrap();
+}

@@ -75,7 +75,7 @@ async fn what_merging_cannot_keep_is_refused_with_a_reason() {
     ] {
         refused(&mut s, &format!("create table t ({columns}) {options}"), condition).await;
     }
-    ok(&mut s, &format!("create table e (a int primary key, b text) {with}")).await;
+    ok(&mut s, &format!("create table e (a int primary key, b text) {with}; create sequence s")).await;
     for sql in [
         "create table t (a int references e)",
         "create unique index on e (b)",
@@ -85,10 +85,16 @@ async fn what_merging_cannot_keep_is_refused_with_a_reason() {
         "alter table e add check (a > 0)",
         "alter table e drop column a",
         "alter table e add c serial",
+        "alter table e alter a add generated always as identity",
+        "alter table e alter a set default nextval('s')",
+        "alter table e add n counter, alter n drop not null",
+        "alter table e set (guarantee = 'strong')",
+        "alter table parents add e int references e",
         "truncate e",
     ] {
         refused(&mut s, sql, Condition::FeatureNotSupported).await;
     }
+    ok(&mut s, "alter table e set (ack = 1); alter table e alter b drop not null").await;
     // The setting names the guarantee of tables that name none.
     ok(&mut s, "set polity.guarantee = 'eventual'").await;
     refused(&mut s, "create table t (a int)", Condition::FeatureNotSupported).await;
@@ -163,20 +169,24 @@ async fn rows_are_kept_as_their_definition_says() {
         rows(&mut s, "insert into products (id, name) values (1, 'nib') on conflict do nothing returning id").await,
         Vec::<String>::new()
     );
-    // The key of a row may change: it is another row then.
-    assert_eq!(rows(&mut s, "update products set id = 7 where name = 'ink' returning id, stock").await, ["7|0"]);
-    refused(&mut s, "update products set id = 7 where id = 1", Condition::UniqueViolation).await;
+    // A row under another key is another row, of which nobody else holds a share.
+    refused(&mut s, "update products set id = 7 where id = 2", Condition::FeatureNotSupported).await;
+    ok(&mut s, "create table plain (id int primary key, n counter) with (guarantee = 'eventual')").await;
+    ok(&mut s, "insert into plain values (1, 5), (2, 6)").await;
+    assert_eq!(rows(&mut s, "update plain set id = 7 where id = 2 returning id, n").await, ["7|6"]);
+    refused(&mut s, "update plain set id = 7 where id = 1", Condition::UniqueViolation).await;
+    assert_eq!(rows(&mut s, "select id, n from plain order by id").await, ["1|5", "7|6"]);
     assert_eq!(rows(&mut s, "delete from products where id = 1 returning name").await, ["pen"]);
     ok(&mut s, "insert into products (id, name, stock) values (1, 'cap', 3)").await;
     assert_eq!(
         rows(&mut s, "select id, name, stock, tags from products order by id").await,
-        ["1|cap|3|[]", "7|ink|0|[]"]
+        ["1|cap|3|[]", "2|ink|0|[]"]
     );
     ok(&mut s, "alter table products rename name to label; alter table products drop price").await;
-    assert_eq!(rows(&mut s, "select label from products where id = 7 for update").await, ["ink"]);
+    assert_eq!(rows(&mut s, "select label from products where id = 2 for update").await, ["ink"]);
     ok(&mut s, "begin; update products set label = 'x'; savepoint a; delete from products; rollback to a; commit")
         .await;
-    assert_eq!(rows(&mut s, "select id, label from products order by id").await, ["1|x", "7|x"]);
+    assert_eq!(rows(&mut s, "select id, label from products order by id").await, ["1|x", "2|x"]);
     ok(&mut s, "begin; delete from products; rollback").await;
     assert_eq!(number(&mut s, "select count(*) from products").await, 2);
     ok(&mut s, "drop table products").await;
@@ -431,4 +441,27 @@ async fn a_write_waits_for_the_replicas_its_table_asks_for() {
          \nHINT: Do not repeat it unless repeating is harmless: it has taken effect."
     );
     assert_eq!(number(&mut a, "select count(*) from t").await, 2);
+}
+
+/// Tools for PostgreSQL show, and dump, a table as it was defined.
+#[tokio::test]
+async fn the_system_catalog_says_what_a_table_is() {
+    let (_world, mut s) = one().await;
+    ok(
+        &mut s,
+        "create table t (a int primary key, n counter check (n >= 0), tags set_of(int)) \
+                with (guarantee = 'eventual', ack = 2)",
+    )
+    .await;
+    let options = "select array_to_string(reloptions, ', ') from pg_class where relname = 't'";
+    assert_eq!(rows(&mut s, options).await, ["guarantee=eventual, ack=2"]);
+    let columns = "select attname, format_type(atttypid, atttypmod), format_type(t.typbasetype, -1), t.typtype \
+                   from pg_attribute join pg_type t on t.oid = atttypid \
+                   where attrelid = 't'::regclass and attnum > 0 order by attnum";
+    assert_eq!(
+        rows(&mut s, columns).await,
+        ["a|integer|-|b", "n|counter|bigint|d", "tags|set_of(integer)|integer[]|d"]
+    );
+    let standard = "select data_type from information_schema.columns where table_name = 't' order by ordinal_position";
+    assert_eq!(rows(&mut s, standard).await, ["integer", "bigint", "ARRAY"]);
 }
