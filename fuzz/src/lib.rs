@@ -8,7 +8,7 @@ use polity_base::time::HybridClock;
 use polity_base::{RangeId, Timestamp};
 use polity_cluster::links::frame;
 use polity_doors::pg::frontend;
-use polity_raft::network::{Request, Response};
+use polity_raft::network;
 use polity_sql::session::{Engine, EngineOptions, Response, Scope, Session};
 use polity_store::disk::MemoryDisk;
 use polity_store::spill::SpillFolder;
@@ -54,8 +54,8 @@ pub fn links(data: &[u8]) {
     while let Ok(Some(content)) = frame::take(&mut buffer, LIMIT) {
         let Ok(messages) = frame::decode(content) else { break };
         for message in messages {
-            let _ = postcard::take_from_bytes::<(RangeId, Request)>(&message.body);
-            let _ = postcard::take_from_bytes::<Response>(&message.body);
+            let _ = postcard::take_from_bytes::<(RangeId, network::Request)>(&message.body);
+            let _ = postcard::take_from_bytes::<network::Response>(&message.body);
             // What is read is written the same.
             let mut frame = frame::Frame::default();
             frame.push(&message);
