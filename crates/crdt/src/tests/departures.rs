@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use polity_base::planted::{Bug, plant};
 use polity_base::{NodeId, Value};
 use polity_store::disk::Crash;
 use tokio::time::sleep;
@@ -12,8 +13,8 @@ use crate::replica::Departure;
 
 const NOBODY_YET: Departure = Departure { last_write: None, heir: None };
 
-#[tokio::test(start_paused = true)]
-async fn the_heir_spends_what_a_removed_member_had_left_and_no_more() {
+/// The heir of a member that was removed spends all it may. What the others show then.
+async fn inherit() -> Vec<Option<Value>> {
     let mut world = World::new(1, 3).await;
     sleep(Duration::from_secs(1)).await;
     world.commit(1, vec![(key(1), insert("ticket", 9))]).await.unwrap();
@@ -33,10 +34,21 @@ async fn the_heir_spends_what_a_removed_member_had_left_and_no_more() {
     world.commit(1, vec![(key(1), update(STOCK, stock(-8)))]).await.unwrap();
     world.heal();
     sleep(Duration::from_secs(3)).await;
-    for node in 1..=2 {
-        assert_eq!(shown(&world.row(node, &key(1)), STOCK), Some(Value::Int8(0)), "n{node}");
-    }
     assert!(matches!(world.replica(3).readable(), Err(Error::Removed)));
+    (1..=2).map(|node| shown(&world.row(node, &key(1)), STOCK)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heir_spends_what_a_removed_member_had_left_and_no_more() {
+    assert_eq!(inherit().await, [Some(Value::Int8(0)), Some(Value::Int8(0))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_beyond_the_last_that_counts_would_break_the_bound() {
+    plant(Some(Bug::ApplyBeyondDeparture));
+    let left = inherit().await;
+    plant(None);
+    assert!(left.contains(&Some(Value::Int8(-1))), "{left:?}");
 }
 
 #[tokio::test(start_paused = true)]
