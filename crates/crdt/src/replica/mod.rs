@@ -61,7 +61,7 @@ use polity_base::time::HybridClock;
 use polity_base::{Batch, Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::log::Record;
-use polity_store::state::{AppliedMark, Checkpointed, Pin, State};
+use polity_store::state::{AppliedMark, Checkpointed, IndexStats, Pin, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -130,6 +130,8 @@ pub(crate) struct Shared {
     filling: RwLock<Option<fill::Filling>>,
     /// Keeps what is read meanwhile
     pin: Mutex<Option<Pin>>,
+    /// Bytes of deltas that were dropped since these were counted
+    dropped: Mutex<(IndexStats, u64)>,
     /// What this covers may be forgotten here
     collected: Mutex<VersionVector>,
     pub(crate) counts: Counters,
@@ -192,6 +194,7 @@ impl Replica {
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
             pin: Mutex::new(pin),
+            dropped: Mutex::default(),
             collected: Mutex::new(found.collected),
             counts: Counters::default(),
             limits,

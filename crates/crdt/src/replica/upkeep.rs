@@ -106,6 +106,7 @@ impl Shared {
             self.trim(origin, after, up_to).await?;
             trimmed.advance(origin, up_to);
         }
+        self.drop_oldest().await?;
         self.settle_departures().await?;
         self.even_out().await;
         self.drop_old_conflicts().await?;
@@ -150,6 +151,46 @@ impl Shared {
         }
     }
 
+    /// Forgets the oldest deltas, whoever lacks them, while there are more bytes of them
+    /// than may be kept: a member that lacks them will be filled from rows.
+    async fn drop_oldest(self: &Arc<Shared>) -> Result<(), Error> {
+        // As of the last checkpoint, so what was dropped since counts no more.
+        let kept = self.state.stats(book::deltas_storage());
+        let mut excess = {
+            let mut dropped = self.dropped.lock();
+            if dropped.0 != kept {
+                *dropped = (kept, 0);
+            }
+            kept.bytes.saturating_sub(dropped.1).saturating_sub(self.limits.log_bytes)
+        };
+        while excess > 0 {
+            let (vector, floor) = (self.applied.borrow().clone(), self.floor.read().clone());
+            let oldest = vector.beyond(&floor).into_iter().min_by_key(|(origin, after, _)| (*after, *origin));
+            let Some((origin, after, up_to)) = oldest else { return Ok(()) };
+            let span = book::deltas(origin, after, up_to);
+            let forget = move |draft: &mut Draft<'_>| {
+                let (mut bytes, mut last) = (0, None);
+                for key in draft.keys(&span, AT_ONCE)?.0 {
+                    if let Some(delta) = draft.get(&key)? {
+                        bytes += (key.len() + delta.len()) as u64;
+                        last = book::delta_stamp(&key).map(|stamp| stamp.at);
+                        draft.delete(key);
+                    }
+                    if bytes >= excess {
+                        break;
+                    }
+                }
+                Ok((bytes, last))
+            };
+            let ((bytes, last), _) = self.run(forget).await?;
+            self.floor.write().advance(origin, last.unwrap_or(up_to));
+            self.dropped.lock().1 += bytes;
+            tracing::warn!(%origin, bytes, "too much waits for members that lack it: the oldest is not kept");
+            excess = excess.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
     /// Forgets deleted rows and elements that every replica has seen go.
     async fn collect(self: &Arc<Shared>, stable: VersionVector) -> Result<(), Error> {
         // By the time it went, so that what cannot be forgotten yet is not looked at.
@@ -180,7 +221,8 @@ impl Shared {
             last = Some(note.successor());
             let Some((stamp, row)) = book::parse_to_collect(&note) else { continue };
             if stamp.at > newest {
-                return Ok(None);
+                last = None;
+                break;
             }
             if draft.get(&note)?.is_none() || !stable.covers(stamp) {
                 continue;
