@@ -94,6 +94,8 @@ SELECT company_name, EXISTS (SELECT 1 FROM products p WHERE p.supplier_id = s.su
 
 SELECT o.order_id, o.total FROM (SELECT order_id, sum(quantity) AS total FROM order_details GROUP BY order_id) o WHERE o.total > 250 ORDER BY o.total DESC, o.order_id;
 
+SELECT c.company_name, l.order_id, l.order_date FROM customers c CROSS JOIN LATERAL (SELECT order_id, order_date FROM orders o WHERE o.customer_id = c.customer_id ORDER BY order_date DESC, order_id DESC LIMIT 2) l WHERE c.country = 'Austria' ORDER BY 1, 3, 2;
+
 SELECT array(SELECT shipper_id FROM shippers ORDER BY 1) AS shippers;
 
 -- WITH.
@@ -159,6 +161,10 @@ SELECT sum(CASE WHEN discontinued = 1 THEN unit_price ELSE 0 END), sum(CASE WHEN
 
 -- Numbers.
 SELECT 7 / 2, -7 / 2, 7 % 3, -7 % 3, 7.0 / 2, 2 ^ 10, 1 / 3.0, 10 / 4.0, 5::float8 / 3, 0.1 + 0.2, 1e3, 1.50 * 2;
+
+SELECT round(2.5), round(-2.5), round(2.5::float8), round(1234.567, 1), round(1234.567, -2), trunc(-1.7), ceil(1.2), floor(-1.2), abs(-3.50), sqrt(2), mod(7, 3), power(2, 0.5);
+
+SELECT exp(1.5), ln(unit_price::numeric), log(unit_price::numeric), power(unit_price::numeric, 1.5), power(1.05, 30), log(2.0, quantity) FROM order_details WHERE order_id < 10252;
 
 SELECT avg(x), sum(x), stddev(x), variance(x) FROM (VALUES (1), (2), (4)) t(x);
 

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["polity-base", "polity-check"],
     &["polity-store"],
     // The guarantees do not see each other.
-    &["polity-raft", "polity-crdt"],
+    &["polity-raft", "polity-crdt", "polity-bft"],
     &["polity-cluster"],
     &["polity-txn"],
     &["polity-sql"],
@@ -26,6 +26,8 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("polity-doors", "polity-store", "doors know no storage"),
     ("polity-doors", "polity-raft", "doors know no replication"),
     ("polity-sql", "polity-raft", "SQL knows no replication"),
+    ("polity-doors", "polity-bft", "doors know no replication"),
+    ("polity-sql", "polity-bft", "SQL knows no replication"),
     ("polity-base", "tokio", "the ground floor does no IO"),
     ("polity-store", "datafusion", "storage knows no SQL"),
     ("polity-txn", "datafusion", "transactions know no SQL"),

@@ -58,11 +58,21 @@ pub enum Bug {
     ForgetRemovals,
     /// Writes of a node that was removed are taken although its shares are another's.
     ApplyBeyondDeparture,
+    /// A certificate of twice a third of the power, and no more, decides.
+    AcceptTwoF,
+    /// A validator prevotes for what is proposed, whatever it is locked on.
+    SkipLockRule,
+    /// Votes and proposals are sent before they are in the log.
+    SignBeforeFsync,
+    /// A ledger's transactions are applied though what they rely on has changed.
+    SkipLedgerPrecondition,
+    /// What a ledger's transactions do depends on the node that applies them.
+    NondeterministicApply,
 }
 
 impl Bug {
-    /// All of them.
-    pub const ALL: [Bug; 24] = [
+    /// Those of strong tables, which whole clusters are simulated with.
+    pub const ALL: [Bug; 17] = [
         Bug::AckBeforeFsync,
         Bug::SkipReadValidation,
         Bug::ReadAfterLease,
@@ -80,6 +90,10 @@ impl Bug {
         Bug::ReportUnknownAsDone,
         Bug::ApplyHalfABatch,
         Bug::TransferSkipsARow,
+    ];
+
+    /// Those of eventual tables.
+    pub const OF_EVENTUAL: [Bug; 7] = [
         Bug::SkipCausalCheck,
         Bug::SplitADelta,
         Bug::SpendWithoutShare,
@@ -87,6 +101,15 @@ impl Bug {
         Bug::CollectEarly,
         Bug::ForgetRemovals,
         Bug::ApplyBeyondDeparture,
+    ];
+
+    /// Those of byzantine tables, which a simulation of their own catches.
+    pub const OF_LEDGERS: [Bug; 5] = [
+        Bug::AcceptTwoF,
+        Bug::SkipLockRule,
+        Bug::SignBeforeFsync,
+        Bug::SkipLedgerPrecondition,
+        Bug::NondeterministicApply,
     ];
 }
 

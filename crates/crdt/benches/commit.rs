@@ -62,7 +62,7 @@ fn batch(caller: u64, number: u64, change: RowChange) -> Batch {
 
 /// A row is there the second time round.
 fn upsert(number: u64) -> RowChange {
-    let text = ColumnChange::Set(Value::Text("x".repeat(100).into()));
+    let text = ColumnChange::Set(Value::Text("x".repeat(100)));
     let columns = vec![(ColumnId(0), ColumnChange::Set(Value::Int8(number as i64))), (ColumnId(1), text)];
     if number < 1000 { RowChange::Insert(columns) } else { RowChange::Update(columns) }
 }

@@ -13,6 +13,9 @@ pub enum Error {
     /// The Raft group cannot be started.
     #[error(transparent)]
     Raft(#[from] polity_raft::Error),
+    /// The replica of the eventual tables cannot be started.
+    #[error(transparent)]
+    Eventual(Box<polity_crdt::Error>),
     /// Links cannot be started, or certificates not be made.
     #[error(transparent)]
     Cluster(#[from] polity_cluster::Error),
@@ -52,9 +55,14 @@ impl Error {
             Error::Store(error) => error.class(),
             Error::Raft(error) => error.class(),
             Error::Cluster(error) => error.class(),
+            Error::Eventual(error) => error.class(),
             Error::Failed(_) => Class::Resource,
             Error::File { .. } | Error::Listen { .. } | Error::Config(_) | Error::Tls(_) => Class::Input,
         }
+    }
+
+    pub(crate) fn eventual(error: polity_crdt::Error) -> Error {
+        Error::Eventual(Box::new(error))
     }
 
     pub(crate) fn file(file: impl ToString, what: impl ToString) -> Error {

@@ -11,6 +11,8 @@ use polity_cluster::certificates::Files;
 use polity_cluster::links::carrier::Transport;
 use polity_cluster::links::{Limits as LinkLimits, Links, LinksConfig, Service};
 use polity_cluster::raft_links::{RaftAnswers, RaftLinks};
+use polity_crdt::Limits as EventualLimits;
+use polity_crdt::replica::Alone;
 use polity_raft::{Checkpointer, Group, GroupOptions, Peer};
 use polity_store::disk::{self, Disk, RealDisk};
 use polity_store::log::{Log, LogOptions};
@@ -29,6 +31,7 @@ use crate::cluster::{Cluster, announce, upkeep};
 use crate::config::{KeySource, LinkConfig, NodeConfig, Security, World};
 use crate::entropy::SystemEntropy;
 use crate::error::Error;
+use crate::eventual::{EventualAnswers, LocalCatalog, PeerLinks};
 use crate::identity::Identity;
 use crate::tasks;
 
@@ -50,6 +53,8 @@ pub(crate) struct Foundation {
     pub log: Log,
     pub state: Arc<State>,
     pub group: Group,
+    /// This node's replica of the eventual tables
+    pub eventual: polity_crdt::Replica,
     pub database: Database,
     /// This node among others; none if it has no links
     pub cluster: Option<Cluster>,
@@ -107,6 +112,27 @@ impl Foundation {
 
         let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
         let directory = Directory::of_one(EVERYTHING, replica);
+        let catalog = Database::open(directory.clone(), &seams, polity_txn::Options::default());
+        let eventual = polity_crdt::Replica::start(polity_crdt::Options {
+            node: identity.node,
+            log: log.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            peers: match &links {
+                None => Arc::new(Alone(identity.node)),
+                Some((_, links)) => {
+                    Arc::new(PeerLinks::new(links.clone(), group.clone(), state.clone(), clock.clone()))
+                }
+            },
+            schema: Arc::new(LocalCatalog::new(catalog)),
+            joins: !identity.founder,
+            limits: EventualLimits { transaction_bytes: limits.transaction_bytes, ..EventualLimits::default() },
+        });
+        let eventual = eventual.await.map_err(Error::eventual)?;
+        let directory = directory.with_eventual(
+            RangeId::EVENTUAL,
+            polity_txn::EventualReplica::new(identity.node, eventual.clone(), state.clone()),
+        );
         let options = polity_txn::Options {
             node: identity.node,
             max_transaction_bytes: limits.transaction_bytes,
@@ -123,7 +149,8 @@ impl Foundation {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let (interval, bytes) = (limits.checkpoint_interval, limits.checkpoint_bytes);
-        tasks.spawn(Checkpointer::new(state.clone(), vec![group.clone()], interval, bytes).run(stopped.clone()));
+        let checkpointer = Checkpointer::new(state.clone(), vec![group.clone()], interval, bytes);
+        tasks.spawn(checkpointer.with_others(vec![eventual.checkpointed()]).run(stopped.clone()));
         tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
         tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped));
         let folder: Box<dyn Any + Send + Sync> = Box::new(folder);
@@ -135,6 +162,7 @@ impl Foundation {
             log,
             state,
             group,
+            eventual,
             database,
             spill,
             cluster: None,
@@ -155,9 +183,13 @@ impl Foundation {
 
     /// Answers other nodes, and becomes known to them.
     async fn meet(&mut self, link: &LinkConfig, links: Links, own: Peer) -> Result<(), Error> {
-        let cluster = Cluster::new(links.clone(), self.group.clone(), own, link.allow_faults, link.delays.clone());
+        let cluster = {
+            let (group, state) = (self.group.clone(), self.state.clone());
+            Cluster::new(links.clone(), group, state, own, link.allow_faults, link.delays.clone())
+        };
         self.cluster = Some(cluster.clone());
         links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
+        links.register(Service::EVENTUAL, Arc::new(EventualAnswers(self.eventual.clone())));
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
         links.receive_visitors(Arc::new(admin::server::Server {
             cluster: cluster.clone(),
@@ -187,7 +219,7 @@ impl Foundation {
         }
         announce::announce(&cluster, &client, node, &seeds).await?;
         tracing::info!("the cluster knows this node; copying what it holds");
-        while self.is_new()? {
+        while self.is_new()? || self.eventual.writable().is_err() {
             tokio::time::sleep(announce::LOOK_EVERY).await;
         }
         Ok(())
@@ -211,6 +243,7 @@ impl Foundation {
         if let Some(cluster) = &self.cluster {
             cluster.hand_over().await;
         }
+        self.eventual.shutdown().await;
         self.group.shutdown().await;
         if let Some(cluster) = self.cluster.take() {
             cluster.membership.leave().await;

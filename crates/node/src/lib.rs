@@ -35,6 +35,7 @@ mod cluster;
 pub mod config;
 pub mod entropy;
 pub mod error;
+mod eventual;
 mod foundation;
 pub mod identity;
 mod inner;

@@ -71,7 +71,10 @@ impl Node {
     /// Waits until the node cannot go on, because its disk failed or is full, and gives
     /// the reason. What it acknowledged is safe; until a restart it serves nothing.
     pub async fn failed(&self) -> Error {
-        Error::Failed(self.core.group().failed().await)
+        tokio::select! {
+            why = self.core.group().failed() => Error::Failed(why),
+            why = self.core.foundation.eventual.failed() => Error::Failed(why),
+        }
     }
 
     /// Stops in order: takes no more connections, ends those that are there, and

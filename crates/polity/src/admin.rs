@@ -115,6 +115,15 @@ impl Admin {
         Ok(lines)
     }
 
+    /// Where leaders are to stand.
+    pub async fn preferred_regions(&self) -> Result<Vec<String>, Failure> {
+        match self.ask(&Request::Preferred).await? {
+            Answer::Regions(regions) => Ok(regions),
+            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
+            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+        }
+    }
+
     /// Who is there.
     pub async fn nodes(&self) -> Result<Vec<NodeFacts>, Failure> {
         match self.ask(&Request::Nodes).await? {

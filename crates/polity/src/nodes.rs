@@ -38,6 +38,15 @@ enum What {
         #[arg(long)]
         undo: bool,
     },
+    /// Say in which regions leaders are to stand, the most preferred first; without
+    /// regions, show what was said
+    Prefer {
+        /// The regions
+        regions: Vec<String>,
+        /// Let them stand anywhere
+        #[arg(long, conflicts_with = "regions")]
+        any: bool,
+    },
     /// Take a node out of the cluster, for good: one that was drained, or one that
     /// is lost. Its number cannot be used again
     Remove {
@@ -71,6 +80,14 @@ pub fn run(arguments: Arguments) -> Outcome {
                     drained(&admin, node).await?;
                 }
             }
+            What::Prefer { regions, any: false } if regions.is_empty() => {
+                let regions = admin.preferred_regions().await?;
+                match regions.as_slice() {
+                    [] => println!("leaders may stand anywhere"),
+                    some => println!("leaders are to stand in {}", some.join(", else in ")),
+                }
+            }
+            What::Prefer { regions, .. } => println!("{}", admin.command(&Request::Prefer { regions }).await?),
             What::Remove { number } => println!("{}", admin.command(&Request::Remove { node: NodeId(number) }).await?),
         }
         Ok(())

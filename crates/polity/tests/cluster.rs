@@ -49,7 +49,10 @@ async fn a_region_that_is_cut_off_refuses_and_says_why_and_goes_on_after_healing
     let error = refused.as_db_error().expect("an answer");
     assert_eq!(error.code().code(), "PL001", "{error:?}");
     assert!(error.message().contains("entries"), "{error:?}");
-    assert!(error.detail().is_some_and(|d| d.contains("Node 1") && d.contains("since")), "{error:?}");
+    assert!(
+        error.detail().is_some_and(|d| (d.contains("Node 1 ") || d.contains("Nodes 1 and 2")) && d.contains("since")),
+        "{error:?}"
+    );
     assert!(error.hint().is_some(), "{error:?}");
     assert!(took < Duration::from_secs(10), "it took {took:?} to refuse");
     println!("refused after {took:?}: {} / {:?} / {:?}", error.message(), error.detail(), error.hint());
@@ -147,5 +150,30 @@ async fn a_drained_node_hands_leadership_and_vote_on() {
     assert!(said.contains("keeps its vote"), "{said}");
     assert_ne!(cluster.leader(), leader);
     load.more(100).await;
+    load.check(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_to_preferred_regions_and_comes_back_to_them() {
+    let mut cluster = Cluster::start(&["a", "b", "c"]);
+    let load = Load::start(cluster.urls(), 4).await;
+    load.more(100).await;
+    let wrong = cluster.admin(&["node", "prefer", "nowhere"]).unwrap_err();
+    assert!(wrong.contains("no node stands in region nowhere"), "{wrong}");
+    let wanted = (cluster.leader() + 1) % 3;
+    let region = ["a", "b", "c"][wanted];
+    cluster.admin(&["node", "prefer", region]).unwrap();
+    let said = cluster.admin(&["node", "prefer"]).unwrap();
+    assert!(said.contains(&format!("leaders are to stand in {region}")), "{said}");
+    let leads = |nodes: &[serde_json::Value]| nodes.iter().any(|n| n["role"] == "leader" && n["region"] == region);
+    cluster.wait_for(leads);
+    load.more(100).await;
+    // Another leads while it is gone; when it is back and has what it missed, it leads again.
+    cluster.kill(wanted);
+    load.more(100).await;
+    cluster.restart(wanted);
+    cluster.wait_for(leads);
+    load.more(100).await;
+    cluster.admin(&["node", "prefer", "--any"]).unwrap();
     load.check(&cluster).await;
 }

@@ -1,41 +1,66 @@
 //! Which replica serves which keys.
 //!
-//! Today one strong range holds the whole key space. Transactions ask by key or
-//! span all the same, so that a second range is a change of this file and of
-//! the commit, not of everyone who reads.
+//! A key says which guarantee it is kept under, and today one range holds all keys
+//! of a guarantee. Transactions ask by key or span all the same, so that more ranges
+//! are a change of this file and of the commit, not of everyone who reads.
 
 use std::sync::Arc;
 
-use polity_base::{RangeId, Span};
+use polity_base::{Guarantee, RangeId, Span};
 
+use crate::eventual::EventualReplica;
 use crate::replica::Replica;
 
 /// The map from keys to the replicas that serve them on this node.
 #[derive(Clone)]
 pub struct Directory {
-    range: RangeId,
-    replica: Arc<dyn Replica>,
+    strong: Place,
+    eventual: Option<(Place, Arc<EventualReplica>)>,
 }
 
+type Place = (RangeId, Arc<dyn Replica>);
+
 impl Directory {
-    /// A directory in which `range` holds every key.
+    /// A directory in which `range`, which is strong, holds every key.
     pub fn of_one(range: RangeId, replica: Arc<dyn Replica>) -> Directory {
-        Directory { range, replica }
+        Directory { strong: (range, replica), eventual: None }
     }
 
-    /// The range that holds `key`, and its replica.
-    pub fn of_key(&self, _key: &[u8]) -> (RangeId, &Arc<dyn Replica>) {
-        (self.range, &self.replica)
+    /// The same with the eventual tables in `range`.
+    pub fn with_eventual(self, range: RangeId, replica: EventualReplica) -> Directory {
+        let replica = Arc::new(replica);
+        Directory { eventual: Some(((range, replica.clone()), replica)), ..self }
+    }
+
+    /// The range that holds `key`, and its replica. (A node without a replica of the
+    /// eventual tables has no such keys.)
+    pub fn of_key(&self, key: &[u8]) -> (RangeId, &Arc<dyn Replica>) {
+        let (range, replica) = match (Guarantee::of_key(key), &self.eventual) {
+            (Guarantee::Eventual, Some((place, _))) => place,
+            _ => &self.strong,
+        };
+        (*range, replica)
     }
 
     /// The range that holds every key of `span`, and its replica. `None` when
     /// no single range does.
-    pub fn of_span(&self, _span: &Span) -> Option<(RangeId, &Arc<dyn Replica>)> {
-        Some((self.range, &self.replica))
+    pub fn of_span(&self, span: &Span) -> Option<(RangeId, &Arc<dyn Replica>)> {
+        let whole = self.eventual.is_none()
+            || [Guarantee::Strong, Guarantee::Eventual].iter().any(|guarantee| {
+                let all = guarantee.span();
+                all.start <= span.start && span.end <= all.end
+            });
+        whole.then(|| self.of_key(&span.start))
     }
 
     /// All ranges.
     pub fn ranges(&self) -> impl Iterator<Item = (RangeId, &Arc<dyn Replica>)> {
-        std::iter::once((self.range, &self.replica))
+        let eventual = self.eventual.iter().map(|(place, _)| place);
+        std::iter::once(&self.strong).chain(eventual).map(|(range, replica)| (*range, replica))
+    }
+
+    /// The replica of the eventual tables, if this node has one.
+    pub fn eventual(&self) -> Option<&Arc<EventualReplica>> {
+        self.eventual.as_ref().map(|(_, replica)| replica)
     }
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polity_base::{Class, Key, NodeId, Span, Timestamp};
+use polity_base::{Class, Guarantee, Key, NodeId, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::eventual::EventualError;
 use crate::locks::{LockMode, TransactionId};
 
 /// Why a transaction, or one of its steps, failed.
@@ -82,6 +83,17 @@ pub enum Error {
     /// Fault of the caller: a step out of order.
     #[error("out of order: {0}")]
     Misuse(&'static str),
+    /// The transaction wrote tables of one guarantee, and is to write those of another.
+    #[error("the transaction writes {} tables and cannot write {} ones", earlier.name(), now.name())]
+    Mixed {
+        /// What it wrote
+        earlier: Guarantee,
+        /// What it is to write
+        now: Guarantee,
+    },
+    /// The replica of the eventual tables refused, or did not do all that was asked.
+    #[error("{0}")]
+    Eventual(Arc<EventualError>),
     /// The replica failed.
     #[error("{source}")]
     Replica {
@@ -199,7 +211,8 @@ impl Error {
             Error::Unknown(_) => Class::Unknown,
             Error::Unavailable(_) | Error::TooStale { .. } => Class::Unavailable,
             Error::TooLarge { .. } => Class::Resource,
-            Error::ReadOnly | Error::TooOld { .. } | Error::InTheFuture(_) => Class::Input,
+            Error::ReadOnly | Error::TooOld { .. } | Error::InTheFuture(_) | Error::Mixed { .. } => Class::Input,
+            Error::Eventual(error) => error.class(),
             Error::Misuse(_) => Class::Bug,
             Error::Replica { class, .. } => *class,
         }

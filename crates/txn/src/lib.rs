@@ -10,6 +10,7 @@
 //! |-----------------|----------------------------------------------------------|
 //! | [`replica`]     | what a transaction needs of a replica                    |
 //! | [`strong`]      | that of a Raft group                                     |
+//! | [`eventual`]    | that of merging tables                                   |
 //! | [`directory`]   | which replica serves which keys                          |
 //! | [`database`]    | where transactions begin                                 |
 //! | [`transaction`] | statements, savepoints, isolation, commit                |
@@ -23,6 +24,7 @@
 pub mod database;
 pub mod directory;
 pub mod error;
+pub mod eventual;
 mod freshness;
 pub mod locks;
 mod overlay;
@@ -39,11 +41,12 @@ pub mod view;
 pub use database::{Database, Isolation, Options, TransactionOptions};
 pub use directory::Directory;
 pub use error::{Contested, Error, Outage, WaitsFor, Wanted};
+pub use eventual::{Eventual, EventualError, EventualReplica, VersionVector};
 pub use freshness::Freshness;
 pub use locks::{
     CallFailed, Listed as ListedLock, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait,
 };
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
 pub use strong::StrongReplica;
-pub use transaction::{Locked, Savepoint, StatementMark, Transaction};
+pub use transaction::{Locked, Reach, Savepoint, StatementMark, Transaction};
 pub use view::{View, ViewScan};

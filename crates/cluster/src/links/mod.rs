@@ -69,6 +69,8 @@ impl Service {
     pub const MEMBERSHIP: Service = Service(3);
     /// What an operator asks one node about another
     pub const ADMIN: Service = Service(4);
+    /// Replicas of the eventual tables
+    pub const EVENTUAL: Service = Service(5);
 }
 
 /// Which of a peer's two connections a request goes over.

@@ -26,6 +26,9 @@ pub struct Set {
     pub elements: BTreeMap<Bytes, (Value, Marks)>,
 }
 
+/// An element with its marks, and how it sorts.
+pub type Element = (Bytes, (Value, Marks));
+
 /// Who put an element in, and which additions were taken out.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Marks {
@@ -99,7 +102,7 @@ impl Set {
     }
 
     /// What puts `value` in, by the write `stamp`.
-    pub fn adding(&self, value: &Value, stamp: Stamp) -> Result<(Bytes, (Value, Marks)), NotAKey> {
+    pub fn adding(&self, value: &Value, stamp: Stamp) -> Result<Element, NotAKey> {
         let place = place(value)?;
         // As it was first written, so that all replicas write it alike.
         let value = self.elements.get(&place).map_or(value, |(known, _)| known).clone();
@@ -108,7 +111,7 @@ impl Set {
     }
 
     /// What takes `value` out, by the write `stamp`; `None` if it is not there.
-    pub fn removing(&self, value: &Value, stamp: Stamp) -> Result<Option<(Bytes, (Value, Marks))>, NotAKey> {
+    pub fn removing(&self, value: &Value, stamp: Stamp) -> Result<Option<Element>, NotAKey> {
         let place = place(value)?;
         let Some((value, marks)) = self.elements.get(&place).filter(|(_, marks)| marks.is_in()) else {
             return Ok(None);

@@ -69,6 +69,9 @@ impl Replica {
     }
 }
 
+/// Rows and the hashes of their states, and where to go on.
+pub(super) type Hashed = (Vec<(Key, Hash)>, Option<Key>);
+
 impl Shared {
     /// Compares the next rows from `from` on, at most `most` of those that are here;
     /// where to go on.
@@ -178,7 +181,7 @@ impl Shared {
 
     /// The hashes of the first rows in `span` that are there, by their traces' keys; at most
     /// so many, and where to go on.
-    pub(super) fn hashes(&self, span: &Span, most: usize) -> Result<(Vec<(Key, Hash)>, Option<Key>), Error> {
+    pub(super) fn hashes(&self, span: &Span, most: usize) -> Result<Hashed, Error> {
         let reader = self.state.snapshot()?;
         let mut scan = reader.scan(span, reader.applied(Guarantee::Eventual))?;
         let mut hashes = Vec::new();

@@ -244,7 +244,7 @@ impl Draft<'_> {
     /// Removes the rows whose traces are in `span`, unless they are among `others`.
     fn remove_others(&mut self, span: Span, others: &BTreeSet<Key>) -> Result<(), Error> {
         let (traces, _) = self.keys(&span, usize::MAX - 1)?;
-        for key in traces.iter().map(|place| book::traced(place)).filter(|key| !others.contains(key)) {
+        for key in traces.iter().map(book::traced).filter(|key| !others.contains(key)) {
             let before = self.row(&key)?;
             self.store(&key, &before, &RowState::default());
         }

@@ -78,6 +78,12 @@ pub use peers::{Alone, CallFailed, Departure, Members, Peers, Traffic};
 pub use schema::{NoIndexes, Schema};
 pub use status::{Comparison, Conflict, CounterShares, Counts, PeerStatus, Status};
 
+/// The key under which a replica notes that it has built the secondary index `index`:
+/// whoever sees it sees all entries.
+pub fn built_key(index: IndexId) -> polity_base::Key {
+    book::built(index)
+}
+
 /// This node's replica of all eventual tables. Clones are the same replica.
 #[derive(Clone)]
 pub struct Replica {

@@ -197,10 +197,23 @@ impl Machine {
         if now >= peer.mark.0 + self.status_every {
             peer.relay = std::mem::replace(&mut peer.mark, (now, self.here.vector.clone())).1;
         }
-        let lacks = !self.here.vector.dominates(&peer.about.floor);
-        if lacks && !peer.about.filling && !self.here.filling {
+        let filling = peer.about.filling || self.here.filling;
+        let floor = peer.about.floor.clone();
+        let lacks = |(origin, _, _): &(NodeId, Timestamp, Timestamp)| !self.is_to_come(*origin, node);
+        if !filling && floor.beyond(&self.here.vector).iter().any(lacks) {
             outputs.push(Output::Fill(node));
         }
+    }
+
+    /// Whether what is missing here of `origin` will come from another than `node`: from
+    /// the origin itself, or from who has it, as long as they answer and keep it.
+    fn is_to_come(&self, origin: NodeId, node: NodeId) -> bool {
+        let here = self.here.vector.of(origin);
+        self.peers.iter().any(|(other, peer)| {
+            let has = *other == origin || peer.about.vector.of(origin) > here;
+            let keeps = peer.about.floor.of(origin) <= here && !peer.about.filling;
+            *other != node && peer.heard && peer.failures == 0 && has && keeps
+        })
     }
 
     fn answered(&mut self, now: Duration, node: NodeId, about: &About, wants: VersionVector) {

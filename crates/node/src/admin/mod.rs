@@ -8,6 +8,7 @@
 //! | [`client`]   | asking a cluster from outside                              |
 
 pub mod client;
+pub(crate) mod departure;
 pub mod disturb;
 pub mod protocol;
 pub(crate) mod server;

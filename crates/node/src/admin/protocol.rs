@@ -41,6 +41,13 @@ pub enum Request {
     Disturb(Local),
     /// Which disturbances are there on this node?
     Disturbances,
+    /// Have leaders stand in these regions, the most preferred first; none: anywhere.
+    Prefer {
+        /// The regions
+        regions: Vec<String>,
+    },
+    /// Where are leaders to stand?
+    Preferred,
 }
 
 /// Where a node is.
@@ -146,6 +153,8 @@ pub enum Answer {
     Refused(String),
     /// It was not done, and may be if it is asked again a little later.
     Later(String),
+    /// To [`Request::Preferred`]
+    Regions(Vec<String>),
 }
 
 /// All rows of a node at one time, in one number.

@@ -5,22 +5,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use polity_base::key::KeyBuilder;
-use polity_base::{Guarantee, IndexId, Key, NodeId, Operation, Timestamp, Value};
+use polity_base::{Guarantee, NodeId, Operation, Timestamp};
 use polity_cluster::links::Visited;
 use polity_cluster::name::{Holder, Name};
+use polity_crdt::replica::Departure;
 use polity_raft::Peer;
 use polity_store::state::State;
 use polity_txn::Database;
 
-use super::disturb;
 use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
-use crate::cluster::Cluster;
+use super::{departure, disturb};
+use crate::cluster::{Cluster, preference};
 use crate::wire::{decode, encode};
-
-/// The index whose keys are the numbers of nodes that were removed: a number that
-/// voted once must not vote again without its memory.
-const REMOVED: IndexId = IndexId(2);
 
 /// How long a node may take to apply what others have applied.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -45,6 +41,11 @@ impl Visited for Server {
             (Holder::Client(_), Request::Remove { node }) => self.remove(node).await,
             (Holder::Client(_), Request::Digest { at }) => self.digest(at).await,
             (Holder::Client(name), Request::Disturb(order)) => self.disturb(name, order),
+            (Holder::Client(_), Request::Prefer { regions }) => self.prefer(regions).await,
+            (Holder::Client(_), Request::Preferred) => match preference::regions(&self.state) {
+                Ok(regions) => Answer::Regions(regions),
+                Err(why) => Answer::Later(why),
+            },
             (Holder::Client(_), Request::Disturbances) => Answer::Disturbances(self.cluster.disturbances()),
             _ => Answer::Refused(format!("{from} may not ask that")),
         };
@@ -164,13 +165,47 @@ impl Server {
             return Answer::Refused(format!("node {} leads: drain it first", node.0));
         }
         // The number first: a node that is gone but not marked could come back.
-        let mark = Operation::Put { key: removed(node), value: Bytes::new() };
+        let mark = Operation::Put { key: departure::key(node), value: Bytes::new() };
         if let Err(error) = self.database.write_direct(vec![mark]).await {
             return Answer::Later(error.to_string());
         }
         match self.cluster.group.remove(node).await {
-            Ok(()) => Answer::Done(format!("node {} was removed", node.0)),
+            Ok(()) => Answer::Done(self.settle(node).await),
             Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    async fn prefer(&self, regions: Vec<String>) -> Answer {
+        let members = self.cluster.group.status().members;
+        if let Some(unknown) = regions.iter().find(|r| !members.iter().any(|m| m.peer.region == **r)) {
+            return Answer::Refused(format!("no node stands in region {unknown}"));
+        }
+        let change = match preference::change(&regions) {
+            Ok(change) => change,
+            Err(why) => return Answer::Refused(why),
+        };
+        match self.database.write_direct(vec![change]).await {
+            Ok(_) if regions.is_empty() => Answer::Done("leaders may stand anywhere".to_owned()),
+            Ok(_) => Answer::Done(format!("leaders are to stand in {}", regions.join(", else in "))),
+            Err(error) => Answer::Later(error.to_string()),
+        }
+    }
+
+    /// Gives the shares that a removed node had of counters to another, if every member
+    /// says what the last of its writes is.
+    async fn settle(&self, node: NodeId) -> String {
+        let removed = format!("node {} was removed", node.0);
+        let Some(eventual) = self.database.directory().eventual() else { return removed };
+        let heir = self.cluster.group.status().members.iter().map(|m| m.node).filter(|n| *n != node).min();
+        let settled = async {
+            let last_write = eventual.replica().agree_on_last_write(node).await.map_err(|e| e.to_string())?;
+            let value = departure::value(&Departure { last_write: Some(last_write), heir })?;
+            let put = Operation::Put { key: departure::key(node), value };
+            self.database.write_direct(vec![put]).await.map_err(|e| e.to_string())
+        };
+        match settled.await {
+            Ok(_) => removed,
+            Err(why) => format!("{removed}; its shares of counters are nobody's, since not all could be asked: {why}"),
         }
     }
 
@@ -200,7 +235,7 @@ impl Server {
 
     fn was_removed(&self, node: NodeId) -> Result<bool, String> {
         let rows = self.state.snapshot().map_err(|e| e.to_string())?;
-        Ok(rows.get(&removed(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
+        Ok(rows.get(&departure::key(node), Timestamp::MAX).map_err(|e| e.to_string())?.is_some())
     }
 
     fn disturb(&self, name: &str, order: Local) -> Answer {
@@ -218,11 +253,4 @@ impl Server {
         };
         done.map_or_else(Answer::Refused, Answer::Done)
     }
-}
-
-fn removed(node: NodeId) -> Key {
-    let mut key = KeyBuilder::new(REMOVED);
-    // An integer is a key part whatever its value.
-    let _ = key.push(&Value::Int8(node.0 as i64));
-    key.finish()
 }

@@ -8,7 +8,8 @@
 //! ```
 //! | module        | holds                                                     |
 //! |---------------|-----------------------------------------------------------|
-//! | [`placement`] | who votes                                                 |
+//! | [`placement`] | who votes, and who leads                                  |
+//! | `preference`  | where leaders are to stand, as an operator prefers        |
 //! | `announce`    | saying where this node is, and joining                    |
 //! | `locks`       | questions about row locks, over the links                 |
 //! | `upkeep`      | what the leader, and every node, looks after              |
@@ -16,6 +17,7 @@
 pub(crate) mod announce;
 pub(crate) mod locks;
 pub mod placement;
+pub(crate) mod preference;
 pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
@@ -25,10 +27,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use polity_base::NodeId;
 use polity_cluster::links::{Fault, Links, Rule, Way};
-use polity_cluster::membership::{Membership, MembershipOptions};
+use polity_cluster::membership::{Liveness, Membership, MembershipOptions};
+use polity_raft::group::{GroupStatus, MemberStatus};
 use polity_raft::{Group, Peer};
+use polity_store::state::State;
 
+use self::placement::{Candidate, successor};
 use crate::admin::Weather;
+
+/// A member that lacks so many entries at most is as good as current.
+const NEARLY: u64 = 1_000;
 
 /// This node among others.
 #[derive(Clone)]
@@ -36,6 +44,7 @@ pub(crate) struct Cluster {
     pub links: Links,
     pub membership: Membership,
     pub group: Group,
+    pub state: Arc<State>,
     pub own: Peer,
     pub allow_faults: bool,
     delays: Arc<BTreeMap<String, Duration>>,
@@ -55,13 +64,14 @@ impl Cluster {
     pub fn new(
         links: Links,
         group: Group,
+        state: Arc<State>,
         own: Peer,
         allow_faults: bool,
         delays: BTreeMap<String, Duration>,
     ) -> Cluster {
         let options = MembershipOptions { address: own.address.clone(), ..MembershipOptions::default() };
         let membership = Membership::start(&links, options);
-        Cluster { links, membership, group, own, allow_faults, delays: Arc::new(delays), rules: Arc::default() }
+        Cluster { links, membership, group, state, own, allow_faults, delays: Arc::new(delays), rules: Arc::default() }
     }
 
     /// Delays messages to members in regions that are said to be far away.
@@ -122,6 +132,33 @@ impl Cluster {
         self.rules.lock().drills.iter().map(|(_, what)| what.clone()).collect()
     }
 
+    /// Where leaders are to stand, the most preferred region first.
+    pub fn preferred_regions(&self) -> Vec<String> {
+        preference::regions(&self.state).unwrap_or_else(|why| {
+            tracing::warn!(why, "it is not known which regions are preferred");
+            Vec::new()
+        })
+    }
+
+    /// What the choice of voters and leaders needs to know of each member.
+    pub fn candidates(&self, status: &GroupStatus) -> BTreeMap<NodeId, Candidate> {
+        let (links, gossip) = (self.links.peers(), self.membership.view());
+        let is_reachable = |node: NodeId| {
+            let connected = links.iter().any(|l| l.node == node && l.connected);
+            let heard = gossip.iter().all(|seen| seen.node != node || seen.liveness == Liveness::Alive);
+            node == self.links.node() || connected && heard
+        };
+        let candidate = |m: &MemberStatus| Candidate {
+            votes: m.votes,
+            is_current: m.matched_index.is_some_and(|at| at + NEARLY >= status.last_index),
+            is_reachable: is_reachable(m.node),
+            draining: m.peer.draining,
+            region: m.peer.region.clone(),
+            zone: m.peer.zone.clone(),
+        };
+        status.members.iter().map(|m| (m.node, candidate(m))).collect()
+    }
+
     /// Hands leadership on, if this node has it and another can take it: so that its
     /// stop makes nobody wait for an election.
     pub async fn hand_over(&self) {
@@ -129,12 +166,20 @@ impl Cluster {
         if !status.leads {
             return;
         }
-        let candidates = upkeep::candidates(&status);
-        let own = self.links.node();
-        let next = candidates.iter().find(|(node, c)| **node != own && c.votes && c.is_current && !c.draining);
-        let Some((next, _)) = next else { return };
-        if let Err(error) = self.group.transfer_leader(*next).await {
-            tracing::info!(%error, "leadership could not be handed on");
+        let (own, mut candidates) = (self.links.node(), self.candidates(&status));
+        if let Some(this) = candidates.get_mut(&own) {
+            this.draining = true;
+        }
+        if let Some(next) = successor(own, &candidates, &self.preferred_regions()) {
+            self.transfer(next).await;
+        }
+    }
+
+    /// Hands leadership to a voter.
+    pub async fn transfer(&self, to: NodeId) {
+        match self.group.transfer_leader(to).await {
+            Ok(()) => tracing::info!(%to, "leadership was handed on"),
+            Err(error) => tracing::info!(%error, "leadership could not be handed on"),
         }
     }
 }

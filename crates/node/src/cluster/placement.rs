@@ -1,4 +1,4 @@
-//! Who votes.
+//! Who votes, and who leads.
 //!
 //! Every node of a cluster holds a replica; up to five of them vote, an odd
 //! number, since an even one tolerates no more failures than the odd one below it
@@ -9,6 +9,9 @@
 //! This is a decision over facts, made anew by whoever leads; nothing is
 //! remembered. A voter that is dead keeps its vote until an operator removes it:
 //! only a person can know that it will not come back.
+//!
+//! Who leads is an election's outcome, and any voter will do; unless an operator
+//! prefers regions for it, to have it near those who write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +27,8 @@ pub struct Candidate {
     pub votes: bool,
     /// Whether it has nearly all of the log
     pub is_current: bool,
+    /// Whether it answers
+    pub is_reachable: bool,
     /// Whether it is to be left alone by leaders and votes
     pub draining: bool,
     /// Where it stands
@@ -57,6 +62,18 @@ pub fn voters(members: &BTreeMap<NodeId, Candidate>) -> BTreeSet<NodeId> {
     chosen
 }
 
+/// Who should lead instead of `leader`: a voter that can, and that stands in a region
+/// preferred to the leader's, or anywhere if the leader is to be left alone. None if
+/// the leader may go on.
+pub fn successor(leader: NodeId, members: &BTreeMap<NodeId, Candidate>, preferred: &[String]) -> Option<NodeId> {
+    let rank = |m: &Candidate| preferred.iter().position(|r| *r == m.region).unwrap_or(preferred.len());
+    let can = |m: &Candidate| m.votes && m.is_current && m.is_reachable && !m.draining;
+    let others = members.iter().filter(|(id, m)| **id != leader && can(m));
+    let (id, best) = others.min_by_key(|(id, m)| (rank(m), **id))?;
+    let now = members.get(&leader).filter(|m| !m.draining);
+    now.is_none_or(|now| rank(best) < rank(now)).then_some(*id)
+}
+
 /// How many of the chosen stand in the same region, and in the same zone of it.
 fn crowd(members: &BTreeMap<NodeId, Candidate>, chosen: &BTreeSet<NodeId>, id: NodeId) -> (usize, usize) {
     let Some(own) = members.get(&id) else { return (0, 0) };
@@ -70,7 +87,8 @@ fn crowd(members: &BTreeMap<NodeId, Candidate>, chosen: &BTreeSet<NodeId>, id: N
 mod tests {
     use super::*;
 
-    /// `1v:asia 2:europe 3d:asia/a`: number, `v`oter, `d`raining, `b`ehind, region, zone.
+    /// `1v:asia 2:europe 3d:asia/a`: number, `v`oter, `d`raining, `b`ehind, `u`nreachable,
+    /// region, zone.
     fn members(text: &str) -> BTreeMap<NodeId, Candidate> {
         let parse = |word: &str| {
             let (who, place) = word.split_once(':').unwrap();
@@ -80,6 +98,7 @@ mod tests {
             let candidate = Candidate {
                 votes: flags.contains('v'),
                 is_current: !flags.contains('b'),
+                is_reachable: !flags.contains('u'),
                 draining: flags.contains('d'),
                 region: region.to_owned(),
                 zone: zone.to_owned(),
@@ -129,5 +148,31 @@ mod tests {
         assert_eq!(chosen("1vd:a"), [1]);
         assert_eq!(chosen("1vd:a 2b:a"), [1]);
         assert_eq!(chosen("1vd:a 2:a"), [2]);
+    }
+
+    fn led(leader: u64, text: &str, preferred: &[&str]) -> Option<u64> {
+        let preferred: Vec<String> = preferred.iter().map(|r| (*r).to_owned()).collect();
+        successor(NodeId(leader), &members(text), &preferred).map(|id| id.0)
+    }
+
+    #[test]
+    fn leadership_goes_to_the_first_region_that_can_have_it() {
+        let three = "1v:asia 2v:europe 3v:america";
+        assert_eq!(led(1, three, &[]), None);
+        assert_eq!(led(1, three, &["asia"]), None);
+        assert_eq!(led(1, three, &["europe"]), Some(2));
+        assert_eq!(led(2, three, &["america", "asia"]), Some(3));
+        assert_eq!(led(1, three, &["africa"]), None);
+        // Second best, and then it stays.
+        assert_eq!(led(2, "1v:asia 2v:europe 3vu:america", &["america", "asia"]), Some(1));
+        assert_eq!(led(1, "1v:asia 2v:europe 3vb:america", &["america", "asia"]), None);
+        assert_eq!(led(1, "1v:asia 2v:europe 3:america", &["america"]), None);
+    }
+
+    #[test]
+    fn a_draining_leader_hands_over_to_whoever_can() {
+        assert_eq!(led(1, "1vd:asia 2vu:europe 3v:america", &[]), Some(3));
+        assert_eq!(led(1, "1vd:asia 2v:europe 3v:america", &["asia", "america"]), Some(3));
+        assert_eq!(led(1, "1vd:asia 2vd:europe 3vb:america", &[]), None);
     }
 }

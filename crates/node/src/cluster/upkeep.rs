@@ -1,24 +1,26 @@
-//! What is looked after while the node runs: votes, by whoever leads; distances and
-//! whom to gossip with, by everyone.
+//! What is looked after while the node runs: votes, and where the leader stands, by
+//! whoever leads; distances and whom to gossip with, by everyone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use polity_base::NodeId;
 use polity_raft::group::GroupStatus;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Cluster;
-use super::placement::{Candidate, voters};
+use super::placement::{successor, voters};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(250);
-/// A member that lacks so many entries at most is as good as current.
-const NEARLY: u64 = 1_000;
+/// For so long the same node must be the better leader before it is made it: one that
+/// has just come back has other things to do.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Looks after the cluster until the node stops.
 pub async fn run(cluster: Cluster, mut stop: watch::Receiver<bool>) {
-    let mut expected = Vec::new();
+    let (mut expected, mut better) = (Vec::new(), None);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -28,10 +30,11 @@ pub async fn run(cluster: Cluster, mut stop: watch::Receiver<bool>) {
         let status = cluster.group.status();
         expect(&cluster, &status, &mut expected).await;
         if !status.leads {
+            better = None;
             continue;
         }
         give_votes(&cluster, &status).await;
-        hand_leadership_on(&cluster, &status).await;
+        hand_leadership_on(&cluster, &status, &mut better).await;
     }
 }
 
@@ -48,7 +51,7 @@ async fn expect(cluster: &Cluster, status: &GroupStatus, expected: &mut Vec<(Nod
 
 async fn give_votes(cluster: &Cluster, status: &GroupStatus) {
     let now: BTreeSet<NodeId> = status.voters.iter().copied().collect();
-    let wanted = voters(&candidates(status));
+    let wanted = voters(&cluster.candidates(status));
     if wanted == now || wanted.is_empty() {
         return;
     }
@@ -60,22 +63,20 @@ async fn give_votes(cluster: &Cluster, status: &GroupStatus) {
     }
 }
 
-/// A leader that is to be left alone hands over to a voter that is current.
-async fn hand_leadership_on(cluster: &Cluster, status: &GroupStatus) {
+/// A leader that is to be left alone, or stands in a less preferred region than another
+/// voter, hands over. `since`: who could take it, and for how long that has been so.
+async fn hand_leadership_on(cluster: &Cluster, status: &GroupStatus, since: &mut Option<(NodeId, Instant)>) {
     let own = cluster.links.node();
-    if status.members.iter().any(|m| m.node == own && m.peer.draining) {
-        cluster.hand_over().await;
+    let candidates = cluster.candidates(status);
+    let next = successor(own, &candidates, &cluster.preferred_regions());
+    *since = next.map(|next| match *since {
+        Some((before, at)) if before == next => (next, at),
+        _ => (next, Instant::now()),
+    });
+    let Some((next, at)) = *since else { return };
+    let draining = candidates.get(&own).is_some_and(|c| c.draining);
+    if draining || at.elapsed() >= SETTLED {
+        *since = None;
+        cluster.transfer(next).await;
     }
-}
-
-/// What the choice of voters needs to know of each member.
-pub(super) fn candidates(status: &GroupStatus) -> BTreeMap<NodeId, Candidate> {
-    let candidate = |m: &polity_raft::group::MemberStatus| Candidate {
-        votes: m.votes,
-        is_current: m.matched_index.is_some_and(|at| at + NEARLY >= status.last_index),
-        draining: m.peer.draining,
-        region: m.peer.region.clone(),
-        zone: m.peer.zone.clone(),
-    };
-    status.members.iter().map(|m| (m.node, candidate(m))).collect()
 }

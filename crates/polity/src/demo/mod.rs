@@ -81,9 +81,24 @@ async fn start(data: &Path, progress: Progress) -> Result<Cluster, Box<dyn std::
     let (client, connection) = tokio_postgres::connect(cluster.url(0), tokio_postgres::NoTls).await?;
     let connection = tokio::spawn(connection);
     shop::load(&client).await.map_err(|e| format!("the shop cannot be loaded: {}", crate::shell::describe(&e)))?;
+    let seen: String = client.query_one("SHOW polity.causal_token", &[]).await?.get(0);
     drop(client);
     connection.await??;
+    progress.say("waiting until all nodes have it");
+    for at in 1..cluster.nodes().len() {
+        wait_for(cluster.url(at), &seen).await?;
+    }
     Ok(cluster)
+}
+
+/// Waits until a node has what was seen on another.
+async fn wait_for(url: &str, seen: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    client.batch_execute("SET polity.causal_timeout = '30s'").await?;
+    client.batch_execute(&format!("SET polity.causal_token = '{seen}'")).await?;
+    drop(client);
+    Ok(connection.await??)
 }
 
 /// Says on standard error what is going on.

@@ -38,7 +38,7 @@ A short tour, in another terminal:
       psql \"{asia}\" -c \"SELECT region, count(*), sum(amount) FROM orders JOIN payments ON \\\"order\\\" = id GROUP BY 1\"
  2. Who is there, who leads, who votes:
       polity node list
- 3. Cut asia off, and order there: refused within two seconds, and the error says why.
+ 3. Cut asia off, and order there: orders are strong, so it is refused within two seconds, and the error says why.
       polity fault cut asia europe
       polity fault cut asia america
       psql \"{asia}\" -c \"INSERT INTO orders (customer, region) VALUES (1, 'asia')\"
@@ -46,11 +46,19 @@ A short tour, in another terminal:
       psql \"{europe}\" -c \"INSERT INTO orders (customer, region) VALUES (2, 'europe') RETURNING id\"
     What asia knew before the cut can still be read, by name:
       psql \"{asia}\" -c \"SELECT count(*) FROM orders AS OF SYSTEM TIME '-30s'\"
- 4. Heal it: asia catches up by itself.
+ 4. Products and carts are eventual: both sides sell what they hold of the stock, never more than there is, and edit carts.
+      psql \"{asia}\" -c \"UPDATE products SET stock = stock - 5 WHERE id = 1 RETURNING stock\"
+      psql \"{europe}\" -c \"UPDATE products SET stock = stock - 2 WHERE id = 1 RETURNING stock\"
+      psql \"{asia}\" -c \"SELECT * FROM polity.escrow WHERE key = '(id)=(1)'\"
+      psql \"{asia}\" -c \"INSERT INTO cart_lines VALUES (3, 1, 2) ON CONFLICT (customer, product) DO UPDATE SET quantity = 2\"
+      psql \"{europe}\" -c \"INSERT INTO cart_lines VALUES (3, 1, 4) ON CONFLICT (customer, product) DO UPDATE SET quantity = 4\"
+ 5. Heal it: the sides come together by themselves, and what one edit overwrote is told.
       polity fault heal
- 5. Kill the leader; another takes over, and nothing acknowledged is lost.
+      psql \"{america}\" -c \"SELECT stock FROM products WHERE id = 1\"
+      psql \"{america}\" -c \"SELECT * FROM polity.conflicts\"
+ 6. Kill the leader; another takes over, and nothing acknowledged is lost.
       polity fault kill 1
-      psql \"{america}\" -c \"UPDATE products SET stock = stock - 1 WHERE id = 1 RETURNING stock\"
+      psql \"{america}\" -c \"INSERT INTO orders (customer, region) VALUES (4, 'america') RETURNING id\"
 
 Ctrl-C stops everything.",
         version = env!("CARGO_PKG_VERSION"),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use polity_base::{Guarantee, Timestamp};
 use polity_store::state::State;
 
-use super::stored::Stored;
 use super::View;
+use super::stored::Stored;
 use crate::machine::Machine;
 
 /// So many differing rows are named.
@@ -61,7 +61,8 @@ pub fn check(views: &[View], machines: &[Arc<Machine>]) -> Result<(), String> {
             if other.core.state().horizon(Guarantee::Strong) > mark.commit {
                 continue;
             }
-            let there = other.core.state().snapshot().and_then(|rows| rows.digest(&Guarantee::Strong.span(), mark.commit));
+            let there =
+                other.core.state().snapshot().and_then(|rows| rows.digest(&Guarantee::Strong.span(), mark.commit));
             let Ok(there) = there else { continue };
             if here != there {
                 let (stored, shown) = (rows(&stored.state, at)?, rows(other.core.state(), mark.commit)?);

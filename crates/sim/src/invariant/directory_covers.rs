@@ -4,16 +4,21 @@
 //! Chang et al., "Bigtable: A Distributed Storage System for Structured Data", OSDI
 //! 2006, section 5: a table's tablets partition its rows.
 
-use super::{View, everything};
+use polity_base::Guarantee;
+
+use super::View;
 
 /// Looks at a node's directory.
 pub fn check(view: &View) -> Result<(), String> {
     let directory = view.core.engine().database().directory();
     let ranges: Vec<_> = directory.ranges().map(|(range, _)| range).collect();
-    let whole = directory.of_span(&everything()).map(|(range, _)| range);
-    // With one range it holds everything; more will say which spans are theirs.
-    match (ranges.as_slice(), whole) {
-        ([one], Some(range)) if *one == range => Ok(()),
-        _ => Err(format!("directory covers: n{} has ranges {ranges:?}, {whole:?} for everything", view.node)),
+    // One range holds all keys of a guarantee; more will say which spans are theirs.
+    let guarantees = [Guarantee::Strong, Guarantee::Eventual];
+    let holders = guarantees.map(|guarantee| directory.of_span(&guarantee.span()).map(|(range, _)| range));
+    let each_once =
+        ranges.len() == holders.len() && ranges.iter().zip(holders).all(|(range, holder)| holder == Some(*range));
+    match each_once {
+        true => Ok(()),
+        false => Err(format!("directory covers: n{} has ranges {ranges:?}, {holders:?} for the guarantees", view.node)),
     }
 }

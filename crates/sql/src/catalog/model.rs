@@ -7,18 +7,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polity_base::key::Direction;
-use polity_base::{ColumnId, IndexId, TableId, Type, Value};
+use polity_base::{Bounds, ColumnId, IndexId, TableId, Type, Value};
 use serde::{Deserialize, Serialize};
 
 /// The identifier of the role a cluster begins with, as in PostgreSQL.
 pub const SUPERUSER: TableId = TableId(10);
 
-/// Which failure model a table is kept under.
+pub use polity_base::Guarantee;
+
+/// How concurrent writes of a column come together. Of concern to eventual tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Guarantee {
-    /// Strictly serializable, or refused
+pub enum Merge {
+    /// The later one stands, the other is kept in the conflict log
     #[default]
-    Strong,
+    Register,
+    /// They add up, within bounds
+    Counter(Bounds),
+    /// Elements that were put in stay, unless they were seen and taken out
+    Set,
 }
 
 /// A table.
@@ -32,6 +38,8 @@ pub struct Table {
     pub owner: TableId,
     /// What it promises
     pub guarantee: Guarantee,
+    /// How many replicas keep a write to an eventual table before it is acknowledged
+    pub replicas: u32,
     /// The live columns, in the order users see them
     pub columns: Vec<Column>,
     /// The slot the next added column gets; slots are never reused, so this is
@@ -66,6 +74,8 @@ pub struct Column {
     pub default: Option<String>,
     /// GENERATED … AS IDENTITY
     pub identity: Option<Identity>,
+    /// How concurrent writes of it come together
+    pub merge: Merge,
     /// What rows have that were written before the column was added
     pub missing: Value,
     /// The comment, if any
@@ -268,6 +278,7 @@ impl Table {
             name: name.into(),
             owner: SUPERUSER,
             guarantee: Guarantee::Strong,
+            replicas: 1,
             columns: Vec::new(),
             next_column: 0,
             primary: Primary { storage, id: None, name: None, columns: Vec::new() },

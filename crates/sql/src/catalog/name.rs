@@ -53,7 +53,7 @@ pub fn object(name: &ObjectName) -> Result<String> {
     let (schema, name) = parts(name)?;
     match schema.as_deref() {
         None | Some(PUBLIC) => Ok(name),
-        Some("pg_catalog" | "information_schema") => Err(Error::new(
+        Some("pg_catalog" | "information_schema" | "polity") => Err(Error::new(
             Condition::InsufficientPrivilege,
             format!("permission denied: \"{name}\" is a system catalog"),
         )),

@@ -186,6 +186,7 @@ mod tests {
             not_null: false,
             default: None,
             identity: None,
+            merge: Default::default(),
             missing,
             comment: None,
         }

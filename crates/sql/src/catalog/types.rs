@@ -1,8 +1,9 @@
 //! From a type as it is written to the type that is meant.
 
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
-use polity_base::Type;
+use polity_base::{Bounds, Type};
 
+use super::model::Merge;
 use super::name;
 use crate::error::{Condition, Error, Result};
 
@@ -23,6 +24,40 @@ pub fn stored_type(written: &DataType) -> Result<Type> {
         }
         t => Ok(t),
     }
+}
+
+/// The type of a column whose writes merge, as it is stored and shown, and how they
+/// merge: `counter`, or `set_of(type)`. `None` if it is another type.
+pub fn merging(written: &DataType) -> Result<Option<(Type, Merge)>> {
+    let DataType::Custom(name, modifiers) = written else { return Ok(None) };
+    let (None, name) = name::parts(name)? else { return Ok(None) };
+    match (name.as_str(), modifiers.as_slice()) {
+        ("counter", []) => Ok(Some((Type::Int8, Merge::Counter(Bounds::default())))),
+        ("counter", _) => Err(Error::new(Condition::SyntaxError, "type modifier is not allowed for type \"counter\"")),
+        ("set_of", [element]) => {
+            let element = element_of_set(element)?;
+            Ok(Some((Type::Array(Box::new(element)), Merge::Set)))
+        }
+        ("set_of", _) => {
+            Err(Error::new(Condition::SyntaxError, "set_of has one element type")
+                .hint("Write for example set_of(text)."))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn element_of_set(word: &str) -> Result<Type> {
+    Ok(match word.to_ascii_lowercase().as_str() {
+        "text" | "varchar" => Type::Text,
+        "int" | "integer" | "int4" => Type::Int4,
+        "bigint" | "int8" => Type::Int8,
+        "uuid" => Type::Uuid,
+        "date" => Type::Date,
+        _ => {
+            return Err(Error::unsupported(format!("set_of({word})"))
+                .hint("Elements of a set are of type text, integer, bigint, uuid or date."));
+        }
+    })
 }
 
 /// The type that `written` means, in a cast or a parameter list as well.

@@ -59,6 +59,7 @@ pub(super) async fn lock_table(
 
 async fn apply(ctx: &mut Context<'_>, id: TableId, operation: &AlterTableOperation) -> Result<()> {
     use AlterTableOperation as Op;
+    super::eventual::may_alter(&*table_by_id(ctx, id)?, operation)?;
     match operation {
         Op::AddColumn { if_not_exists, column_def, column_position: None, .. } => {
             column::add(ctx, id, column_def, *if_not_exists).await

@@ -10,9 +10,9 @@ use super::build::{Build, Conversion, Replacement, contains_null};
 use super::draft::Draft;
 use super::extra::IdentityChange;
 use super::lock::{self, Locks};
-use super::{constraint, expression, no_column, sequence, spec, table_by_id, truncate, view};
+use super::{constraint, eventual, expression, no_column, sequence, spec, table_by_id, truncate, view};
 use crate::catalog::change::Change;
-use crate::catalog::{Column, Identity, Table, types};
+use crate::catalog::{Column, Guarantee, Identity, Table, types};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Assign, cast};
 use crate::query::{PlanInput, Scalar};
@@ -47,7 +47,12 @@ pub(super) async fn add(ctx: &mut Context<'_>, id: TableId, def: &ColumnDef, if_
     }
     lock::advance(ctx).await?;
     let Some(column) = draft.table.columns.last().cloned() else { return Ok(()) };
-    if !constraint::is_empty(ctx, &old)? {
+    eventual::added_column(&old, &column)?;
+    if old.guarantee != Guarantee::Strong && !constraints.is_empty() {
+        eventual::strong_only(&old, "ADD COLUMN with a constraint")?;
+    }
+    // Whether replicas elsewhere have rows is not known here.
+    if old.guarantee != Guarantee::Strong || !constraint::is_empty(ctx, &old)? {
         fill_column(ctx, &mut draft, &old, column).await?;
     }
     let mut change = Change::of(ctx.catalog);
@@ -67,6 +72,7 @@ async fn fill_column(ctx: &mut Context<'_>, draft: &mut Draft, old: &Table, colu
         };
     };
     if expression::is_volatile(&default) {
+        eventual::strong_only(old, "ADD COLUMN with a default that differs from row to row")?;
         // The new sequence must be there to draw from.
         let saved = ctx.catalog.clone();
         let mut with_sequences = (*saved).clone();
@@ -291,6 +297,7 @@ async fn add_identity(
         let spec = spec::ColumnSpec {
             name: name.to_owned(),
             r#type: column.r#type.clone(),
+            merge: crate::catalog::Merge::Register,
             not_null: true,
             default: None,
             serial: false,

@@ -6,11 +6,12 @@ use datafusion::sql::sqlparser::ast::{CreateTable, CreateTableLikeKind, ObjectNa
 use polity_base::{IndexId, TableId, Type, Value};
 
 use super::draft::Draft;
+use super::eventual;
 use super::lock::{self, Locks};
 use super::notice_exists;
-use super::spec::{self, ColumnSpec, ConstraintSpec};
+use super::spec::{self, ColumnSpec, ConstraintSpec, TableOptions};
 use crate::catalog::change::{self, Change};
-use crate::catalog::{Check, Column, Filler, Guarantee, Table, name, rows};
+use crate::catalog::{Check, Column, Filler, Guarantee, Merge, Table, name, rows};
 use crate::error::{Condition, Error, Result};
 use crate::query::{PlanInput, RunEnv};
 use crate::session::Context;
@@ -27,7 +28,7 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateTable) -> Re
         return create_as(ctx, statement, query).await;
     }
     let table_name = name::object(&statement.name)?;
-    let fillfactor = spec::table_options(&statement.table_options)?;
+    let options = spec::table_options(&statement.table_options)?;
     let mut columns = Vec::with_capacity(statement.columns.len());
     let mut constraints = Vec::new();
     for def in &statement.columns {
@@ -46,7 +47,7 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateTable) -> Re
         ConstraintSpec::Check { .. } => 2,
         ConstraintSpec::Foreign(_) => 3,
     });
-    make(ctx, &table_name, statement.if_not_exists, fillfactor, &columns, &constraints).await
+    make(ctx, &table_name, statement.if_not_exists, options, &columns, &constraints).await
 }
 
 fn refuse_unknown(statement: &CreateTable) -> Result<()> {
@@ -95,7 +96,7 @@ async fn make(
     ctx: &mut Context<'_>,
     name: &str,
     if_not_exists: bool,
-    fillfactor: Option<u8>,
+    options: TableOptions,
     columns: &[ColumnSpec],
     constraints: &[ConstraintSpec],
 ) -> Result<String> {
@@ -103,6 +104,7 @@ async fn make(
         if exists(ctx, name, if_not_exists)? {
             return Ok(TAG.to_owned());
         }
+        let fillfactor = options.fillfactor;
         let mut draft = Draft::of(Table { fillfactor, ..new_table(ctx, name).await? });
         for column in columns {
             draft.add_column(ctx, column).await?;
@@ -110,6 +112,7 @@ async fn make(
         for constraint in constraints {
             draft.add_constraint(ctx, constraint).await?;
         }
+        eventual::settle(ctx, &mut draft, options)?;
         let mut locks = Locks::default();
         locks.name(name);
         draft.lock(&mut locks);
@@ -122,6 +125,12 @@ async fn make(
 
 /// Puts a new table into the catalog; nobody else sees its storages yet.
 async fn commit(ctx: &mut Context<'_>, draft: Draft) -> Result<()> {
+    if draft.table.guarantee != Guarantee::Strong {
+        // Rows of others may be there before the definition is.
+        let mut change = Change::of(ctx.catalog);
+        draft.change(&mut change)?;
+        return change.make(ctx);
+    }
     lock::fresh(ctx, draft.table.primary.storage).await?;
     for index in &draft.table.indexes {
         lock::fresh(ctx, index.storage).await?;
@@ -137,7 +146,9 @@ async fn commit(ctx: &mut Context<'_>, draft: Draft) -> Result<()> {
 /// CREATE TABLE … AS query
 async fn create_as(ctx: &mut Context<'_>, statement: &CreateTable, query: &Query) -> Result<String> {
     let table_name = name::object(&statement.name)?;
-    let fillfactor = spec::table_options(&statement.table_options)?;
+    let options = spec::table_options(&statement.table_options)?;
+    eventual::only_strong(ctx, options, "CREATE TABLE AS")?;
+    let fillfactor = options.fillfactor;
     if !statement.columns.is_empty() || !statement.constraints.is_empty() {
         return Err(Error::unsupported("CREATE TABLE with columns AS a query")
             .hint("Name the columns in the query, or use CREATE TABLE and INSERT."));
@@ -189,7 +200,16 @@ fn column_of_query(name: &str, r#type: &Type) -> Result<ColumnSpec> {
         }
         t => t.clone(),
     };
-    Ok(ColumnSpec { name: name.to_owned(), r#type, not_null: false, default: None, serial: false, identity: None })
+    let merge = Merge::Register;
+    Ok(ColumnSpec {
+        name: name.to_owned(),
+        r#type,
+        merge,
+        not_null: false,
+        default: None,
+        serial: false,
+        identity: None,
+    })
 }
 
 /// What LIKE takes along besides names, types and NOT NULL.
@@ -242,6 +262,10 @@ pub(super) async fn like_table(
             return Ok(TAG.to_owned());
         }
         let source = lock::table(ctx.catalog, source)?;
+        if source.guarantee != Guarantee::Strong {
+            return Err(Error::unsupported("LIKE of a table that is not strong"));
+        }
+        eventual::only_strong(ctx, TableOptions::default(), "CREATE TABLE … (LIKE …)")?;
         let mut draft = Draft::of(new_table(ctx, &table_name).await?);
         copy_columns(&mut draft.table, &source, &including);
         if including.constraints {

@@ -119,6 +119,7 @@ impl Draft {
             not_null: spec.not_null,
             default: None,
             identity: spec.identity.as_ref().map(|(identity, _)| *identity),
+            merge: spec.merge,
             missing: Value::Null,
             comment: None,
         };

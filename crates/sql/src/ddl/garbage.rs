@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use polity_base::key::Direction;
-use polity_base::{IndexId, Key, Operation, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, Operation, Span, Timestamp};
 use polity_txn::{LockMode, Transaction, TransactionOptions, Wait};
 
 use crate::catalog::{Catalog, store};
@@ -62,7 +62,8 @@ async fn garbage(txn: &mut Transaction) -> Result<HashSet<IndexId>> {
     let mut from = store::FIRST_ID;
     loop {
         let start = Key::from(from.to_be_bytes().to_vec());
-        let end = Key::from(vec![0xFF; 5]);
+        // What is not strong, its own replicas clear.
+        let end = Guarantee::Strong.span().end;
         let Some((key, _)) = view.scan(Span { start, end }, Direction::Ascending)?.next_chunk(1)?.pop() else {
             return Ok(found);
         };

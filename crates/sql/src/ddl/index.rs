@@ -9,7 +9,7 @@ use super::draft::{Draft, MAX_KEY_COLUMNS, new_index, ordered};
 use super::lock::{self, Locks};
 use super::{notice_exists, spec};
 use crate::catalog::change::{self, Change};
-use crate::catalog::{Table, name};
+use crate::catalog::{Guarantee, Index, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
 
@@ -41,11 +41,24 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateIndex) -> Re
         locks.table(table.id);
         draft.lock(&mut locks);
         if locks.take(ctx).await? {
+            if statement.unique && table.guarantee != Guarantee::Strong {
+                return Err(super::eventual::unique(&name));
+            }
             let mut index = new_index(ctx, name, columns, statement.unique, false).await?;
             index.fillfactor = fillfactor;
             break (table, index);
         }
     };
+    if table.guarantee != Guarantee::Strong {
+        // Every replica builds it from its own rows.
+        let storage = table.guarantee.storage(index.storage.0);
+        let mut new = (*table).clone();
+        new.indexes.push(Index { storage, ..index });
+        let mut change = Change::of(ctx.catalog);
+        change.put_table(new)?;
+        change.make(ctx)?;
+        return Ok(TAG.to_owned());
+    }
     lock::fresh(ctx, index.storage).await?;
     lock::advance(ctx).await?;
     let mut new = (*table).clone();

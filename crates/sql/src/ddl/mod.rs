@@ -28,6 +28,7 @@ mod create;
 pub mod dialect;
 mod draft;
 mod drop;
+mod eventual;
 pub mod expression;
 mod extra;
 pub mod garbage;

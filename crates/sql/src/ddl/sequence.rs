@@ -25,7 +25,7 @@ use super::lock::{self, Locks};
 use crate::catalog::change::{self, Change};
 use crate::catalog::{Catalog, SUPERUSER, Sequence, name, store, types};
 use crate::error::{Condition, Error, Result};
-use crate::session::Context;
+use crate::session::{Context, Engine, SequenceMemory};
 
 /// Numbers a node reserves at a time; so many may be skipped when it crashes.
 const BLOCK: u64 = 32;
@@ -520,50 +520,87 @@ fn following(s: &Sequence, last: i64) -> Result<i64> {
     }
 }
 
-fn by_id<'c>(ctx: &'c Context<'_>, id: TableId) -> Result<&'c Arc<Sequence>> {
-    ctx.catalog
-        .sequences
-        .get(&id)
-        .ok_or_else(|| Error::new(Condition::UndefinedTable, format!("there is no sequence with OID {}", id.0)))
+/// Calls on sequences: what they need of a session.
+#[derive(Clone, Copy)]
+pub struct Calls<'a> {
+    /// What sessions share
+    pub engine: &'a Engine,
+    /// Where sequences are found
+    pub catalog: &'a Catalog,
+    /// What the session remembers
+    pub memory: &'a SequenceMemory,
+}
+
+impl<'a> Calls<'a> {
+    /// The calls of a statement.
+    pub fn of(ctx: &'a Context<'_>) -> Calls<'a> {
+        Calls { engine: ctx.engine, catalog: ctx.catalog, memory: ctx.sequences }
+    }
+
+    fn sequence(&self, id: TableId) -> Result<&'a Arc<Sequence>> {
+        if let Some(sequence) = self.catalog.sequences.get(&id) {
+            return Ok(sequence);
+        }
+        let named = self.catalog.names.iter().find(|(_, named)| **named == id);
+        Err(match named {
+            Some((name, _)) => Error::new(Condition::WrongObjectType, format!("\"{name}\" is not a sequence")),
+            None => Error::new(Condition::UndefinedTable, format!("there is no sequence with OID {}", id.0)),
+        })
+    }
+
+    /// `nextval`
+    pub async fn next(&self, id: TableId) -> Result<i64> {
+        let value = self.engine.sequences().next(self.sequence(id)?).await?;
+        self.memory.note(id, value);
+        Ok(value)
+    }
+
+    /// `nextval`, so many times
+    pub async fn next_many(&self, id: TableId, count: usize) -> Result<Vec<i64>> {
+        let values = self.engine.sequences().next_many(self.sequence(id)?, count).await?;
+        if let Some(last) = values.last() {
+            self.memory.note(id, *last);
+        }
+        Ok(values)
+    }
+
+    /// `currval`
+    pub fn current(&self, id: TableId) -> Result<i64> {
+        let sequence = self.sequence(id)?;
+        self.memory.value(id).ok_or_else(|| {
+            Error::new(
+                Condition::ObjectNotInPrerequisiteState,
+                format!("currval of sequence \"{}\" is not yet defined in this session", sequence.name),
+            )
+        })
+    }
+
+    /// `lastval`
+    pub fn last(&self) -> Result<i64> {
+        let last = self.memory.last().filter(|id| self.catalog.sequences.contains_key(id));
+        last.and_then(|id| self.memory.value(id)).ok_or_else(|| {
+            Error::new(Condition::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session")
+        })
+    }
+
+    /// `setval`
+    pub async fn set(&self, id: TableId, value: i64, is_called: bool) -> Result<i64> {
+        self.engine.sequences().set(self.sequence(id)?, value, is_called).await?;
+        if is_called {
+            self.memory.note(id, value);
+        }
+        Ok(value)
+    }
+}
+
+/// The refusal of a call that draws or sets numbers where nothing may be written.
+pub fn read_only(call: &str) -> Error {
+    Error::new(Condition::ReadOnlySqlTransaction, format!("cannot execute {call}() in a read-only transaction"))
 }
 
 /// `nextval`
 pub async fn next_value(ctx: &mut Context<'_>, id: TableId) -> Result<i64> {
-    let sequence = by_id(ctx, id)?.clone();
-    let value = ctx.engine.sequences().next(&sequence).await?;
-    ctx.sequences.values.insert(id, value);
-    ctx.sequences.last = Some(id);
-    Ok(value)
-}
-
-/// `currval`
-pub fn current(ctx: &Context<'_>, id: TableId) -> Result<i64> {
-    let sequence = by_id(ctx, id)?;
-    ctx.sequences.values.get(&id).copied().ok_or_else(|| {
-        Error::new(
-            Condition::ObjectNotInPrerequisiteState,
-            format!("currval of sequence \"{}\" is not yet defined in this session", sequence.name),
-        )
-    })
-}
-
-/// `lastval`
-pub fn last_value(ctx: &Context<'_>) -> Result<i64> {
-    let last = ctx.sequences.last.filter(|id| ctx.catalog.sequences.contains_key(id));
-    last.and_then(|id| ctx.sequences.values.get(&id).copied()).ok_or_else(|| {
-        Error::new(Condition::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session")
-    })
-}
-
-/// `setval`
-pub async fn set(ctx: &mut Context<'_>, id: TableId, value: i64, is_called: bool) -> Result<i64> {
-    let sequence = by_id(ctx, id)?.clone();
-    ctx.engine.sequences().set(&sequence, value, is_called).await?;
-    if is_called {
-        ctx.sequences.values.insert(id, value);
-        ctx.sequences.last = Some(id);
-    }
-    Ok(value)
+    Calls::of(ctx).next(id).await
 }
 
 /// Locks for a change of a sequence.

@@ -9,13 +9,14 @@ use datafusion::sql::sqlparser::ast::{
 use polity_base::Type;
 
 use super::extra::whole;
-use crate::catalog::{Action, Identity, name, types};
+use crate::catalog::{Action, Guarantee, Identity, Merge, name, types};
 use crate::error::{Condition, Error, Result};
 
 /// A column.
 pub(super) struct ColumnSpec {
     pub name: String,
     pub r#type: Type,
+    pub merge: Merge,
     pub not_null: bool,
     pub default: Option<Expr>,
     /// smallserial, serial or bigserial
@@ -60,11 +61,14 @@ pub(super) fn check_column_name(name: &str) -> Result<()> {
 pub(super) fn column(def: &ColumnDef, table: &str) -> Result<(ColumnSpec, Vec<ConstraintSpec>)> {
     let column_name = name::fold(&def.name);
     check_column_name(&column_name)?;
-    let (r#type, serial) = match serial(&def.data_type) {
-        Some(t) => (t, true),
-        None => (types::stored_type(&def.data_type)?, false),
+    let (r#type, serial, merge) = match (serial(&def.data_type), types::merging(&def.data_type)?) {
+        (Some(t), _) => (t, true, Merge::Register),
+        (None, Some((t, merge))) => (t, false, merge),
+        (None, None) => (types::stored_type(&def.data_type)?, false, Merge::Register),
     };
-    let mut spec = ColumnSpec { name: column_name, r#type, not_null: serial, default: None, serial, identity: None };
+    // Counters and sets begin with nothing; they are never unknown.
+    let not_null = serial || merge != Merge::Register;
+    let mut spec = ColumnSpec { name: column_name, r#type, merge, not_null, default: None, serial, identity: None };
     let mut constraints = Vec::new();
     let mut null = None;
     for option in &def.options {
@@ -79,6 +83,9 @@ pub(super) fn column(def: &ColumnDef, table: &str) -> Result<(ColumnSpec, Vec<Co
         Some(false) => spec.not_null = true,
         Some(true) if spec.not_null => return Err(conflicting_null(&spec.name, table)),
         _ => {}
+    }
+    if spec.default.is_none() {
+        spec.default = super::eventual::beginning(spec.merge);
     }
     if spec.default.is_some() && (spec.serial || spec.identity.is_some()) {
         let what = if spec.serial { "multiple default values" } else { "both default and identity" };
@@ -294,27 +301,37 @@ fn plain_column(column: &IndexColumn) -> Result<String> {
     }
 }
 
-/// The fillfactor that options name, and nothing else they may name.
-pub(super) fn table_options(options: &CreateTableOptions) -> Result<Option<u8>> {
+/// What stands behind WITH.
+#[derive(Clone, Copy, Default)]
+pub(super) struct TableOptions {
+    pub fillfactor: Option<u8>,
+    pub guarantee: Option<Guarantee>,
+    /// `ack`: how many replicas keep a write before it is acknowledged
+    pub replicas: Option<u32>,
+}
+
+/// What options name, and nothing else they may name.
+pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions> {
     let options = match options {
-        CreateTableOptions::None => return Ok(None),
+        CreateTableOptions::None => return Ok(TableOptions::default()),
         CreateTableOptions::With(options) => options,
         other => return Err(Error::unsupported(format!("the table option {other}"))),
     };
-    let mut fill = None;
+    let mut all = TableOptions::default();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
             return Err(Error::new(Condition::InvalidParameterValue, format!("unrecognized parameter \"{option}\"")));
         };
         match name::fold(key).as_str() {
-            "guarantee" => guarantee(value)?,
-            "fillfactor" => fill = Some(fillfactor(value)?),
+            "guarantee" => all.guarantee = Some(guarantee(value)?),
+            "ack" => all.replicas = Some(replicas(value)?),
+            "fillfactor" => all.fillfactor = Some(fillfactor(value)?),
             "oids" if is_false(value) => {}
             "oids" => return Err(Error::unsupported("WITH OIDS")),
             other => return Err(unrecognized(other)),
         }
     }
-    Ok(fill)
+    Ok(all)
 }
 
 /// The error for a storage parameter that is not there.
@@ -323,25 +340,35 @@ pub(super) fn unrecognized(parameter: &str) -> Error {
     if parameter.starts_with("autovacuum_") || parameter.starts_with("toast") || parameter == "parallel_workers" {
         return error.hint("Old row versions are collected by themselves; there is nothing to tune.");
     }
-    error.hint("Known parameters are guarantee and fillfactor.")
+    error.hint("Known parameters are guarantee, ack and fillfactor.")
 }
 
 fn is_false(value: &Expr) -> bool {
     matches!(value.to_string().trim_matches('\'').to_ascii_lowercase().as_str(), "false" | "off" | "0")
 }
 
-fn guarantee(value: &Expr) -> Result<()> {
+fn guarantee(value: &Expr) -> Result<Guarantee> {
     let text = value.to_string().trim_matches('\'').to_ascii_lowercase();
     match text.as_str() {
-        "strong" => Ok(()),
-        "eventual" | "byzantine" => Err(Error::unsupported(format!("guarantee = '{text}'"))
-            .hint("This version keeps every table with guarantee = 'strong'.")),
+        "strong" => Ok(Guarantee::Strong),
+        "eventual" => Ok(Guarantee::Eventual),
+        "byzantine" => Err(Error::unsupported(format!("guarantee = '{text}'"))
+            .hint("This version keeps tables with guarantee = 'strong' and 'eventual'.")),
         _ => Err(Error::new(
             Condition::InvalidParameterValue,
             format!("invalid value for parameter \"guarantee\": \"{text}\""),
         )
         .hint("The guarantees are 'eventual', 'strong' and 'byzantine'.")),
     }
+}
+
+fn replicas(value: &Expr) -> Result<u32> {
+    let written = value.to_string();
+    let written = written.trim_matches('\'');
+    written.trim().parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| {
+        Error::new(Condition::InvalidParameterValue, format!("invalid value for parameter \"ack\": {written}"))
+            .detail("It is the number of replicas that keep a write before it is acknowledged, from 1 to 64.")
+    })
 }
 
 /// A fillfactor as PostgreSQL checks it. It has no effect: rows are not stored

@@ -39,6 +39,7 @@ pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Resu
     let mut emptied = Vec::new();
     for id in &tables {
         if let Some(table) = ctx.catalog.tables.get(id).cloned() {
+            super::eventual::strong_only(&table, "TRUNCATE")?;
             emptied.push(on_fresh_storages(ctx, &table).await?);
         }
     }

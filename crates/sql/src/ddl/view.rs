@@ -153,7 +153,7 @@ fn reads(catalog: &Catalog, query: &Query) -> Result<Vec<TableId>> {
             Ok(parts) => parts,
             Err(e) => return ControlFlow::Break(e),
         };
-        let is_system = matches!(schema.as_deref(), Some("pg_catalog" | "information_schema"));
+        let is_system = matches!(schema.as_deref(), Some("pg_catalog" | "information_schema" | "polity"));
         if is_system || (schema.is_none() && local.contains(&name)) {
             return ControlFlow::Continue(());
         }

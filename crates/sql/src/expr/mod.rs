@@ -26,7 +26,7 @@ pub mod label;
 pub mod like;
 pub mod operand;
 pub mod scope;
-mod text;
+pub(crate) mod text;
 
 use std::cmp::Ordering;
 

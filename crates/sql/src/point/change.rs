@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{Delete, Update};
-use polity_base::{Key, Value};
+use polity_base::{Guarantee, Key, Value};
 use polity_txn::{LockMode, Wait};
 
 use super::access::Access;
@@ -152,6 +152,7 @@ impl Change {
             writing.finish(ctx).await?;
             return Ok(Some(row));
         };
+        writing.assigned = set.iter().map(|(place, ..)| *place).collect();
         let mut values = Vec::with_capacity(set.len());
         for (_, expr, assign) in set {
             let drawn = match expr.sequences.is_empty() {
@@ -163,8 +164,9 @@ impl Change {
         }
         let mut new = row;
         if self.is_plain {
+            let old = if target.table.guarantee == Guarantee::Strong { Vec::new() } else { new.clone() };
             put_into(&mut new, set, values);
-            writing.replace(ctx, target, key, &new)?;
+            writing.replace(ctx, target, key, &old, &new)?;
             return Ok(Some(new));
         }
         let old = new.clone();

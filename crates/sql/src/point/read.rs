@@ -181,7 +181,7 @@ pub(super) async fn lock(
         }
         other => other?,
     };
-    if locked.newest > ctx.txn.read_at() {
+    if locked.is_newer() {
         ctx.txn.advance().await?;
     }
     Ok(())

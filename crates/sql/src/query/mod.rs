@@ -64,7 +64,7 @@ use crate::error::Result;
 use crate::session::activity::Sessions;
 use crate::session::context::Context;
 use crate::session::settings::Settings;
-use crate::session::{Column, Engine, Watch};
+use crate::session::{Column, Engine, SequenceMemory, Watch};
 
 /// What a statement is planned against.
 #[derive(Clone)]
@@ -139,6 +139,10 @@ pub struct RunEnv {
     pub watch: Watch,
     /// What sessions share
     pub engine: Arc<Engine>,
+    /// What the session remembers of sequences
+    pub sequences: SequenceMemory,
+    /// Whether its transaction writes nothing
+    pub read_only: bool,
 }
 
 impl RunEnv {
@@ -151,6 +155,8 @@ impl RunEnv {
             transaction_time: context.transaction_time,
             watch: context.watch.clone(),
             engine: context.engine.clone(),
+            sequences: context.sequences.clone(),
+            read_only: context.txn.is_read_only(),
         }
     }
 }

@@ -103,11 +103,11 @@ impl Planner {
             return Err(Error::internal("what is planned here is a query"));
         };
         unpanicked_now(|| {
-            let (binder, plan, correlated) = self.attempt(input, query, parameter_types, false)?;
+            let (binder, plan) = self.attempt(input, query, parameter_types, false);
             match plan {
                 Ok(plan) => Ok(finished(&binder, plan)),
-                Err(_) if correlated => {
-                    let (binder, plan, _) = self.attempt(input, query, parameter_types, true)?;
+                Err(_) if binder.correlated.get() => {
+                    let (binder, plan) = self.attempt(input, query, parameter_types, true);
                     plan.map(|plan| finished(&binder, plan))
                 }
                 Err(e) => Err(e),
@@ -115,25 +115,28 @@ impl Planner {
         })
     }
 
-    #[allow(clippy::type_complexity)] // private, and used once
+    /// Binds and optimises a query, with its correlated subqueries as joins where they
+    /// can be, or run row by row.
     fn attempt<'a>(
         &self,
         input: &'a PlanInput,
         query: &ast::Query,
         parameter_types: &[Option<Type>],
         by_row: bool,
-    ) -> Result<(Binder<'a>, Result<(LogicalPlan, Vec<Output>)>, bool)> {
+    ) -> (Binder<'a>, Result<(LogicalPlan, Vec<Output>)>) {
         let binder = Binder::new(input, parameter_types, by_row);
+        let plan = self.bound(&binder, query);
+        (binder, plan)
+    }
+
+    fn bound(&self, binder: &Binder<'_>, query: &ast::Query) -> Result<(LogicalPlan, Vec<Output>)> {
         let BoundQuery { plan, outputs } = binder.statement(query)?;
         let plan = binder.named_output(plan, &outputs)?;
-        let optimized = self.template.optimize(&plan).map_err(errors::of).and_then(|plan| {
-            if binder.correlated.get() && is_left_over(&plan) {
-                return Err(Error::unsupported("this correlated subquery"));
-            }
-            Ok((plan, outputs))
-        });
-        let correlated = binder.correlated.get();
-        Ok((binder, optimized, correlated))
+        let plan = self.template.optimize(&plan).map_err(errors::of)?;
+        if binder.correlated.get() && is_left_over(&plan) {
+            return Err(Error::unsupported("this correlated subquery"));
+        }
+        Ok((plan, outputs))
     }
 
     /// Runs a planned query against `view`.
@@ -157,6 +160,8 @@ impl Planner {
             estimates: self.estimates.clone(),
             columns: self.columns.clone(),
             engine: env.engine.clone(),
+            sequences: env.sequences.clone(),
+            read_only: env.read_only,
         };
         let large = |storage: &IndexId| self.estimates.rows(*storage, view).is_ok_and(|rows| rows >= PARALLEL_ROWS);
         let parallel = !work.sequential && self.cores > 1 && work.reads.iter().any(large);

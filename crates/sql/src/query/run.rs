@@ -39,6 +39,7 @@ use crate::session::{RowSource, Watch};
 pub struct Running {
     state: SessionState,
     values: HashMap<String, (Value, Type)>,
+    run: Arc<RunState>,
     watch: Watch,
 }
 
@@ -53,9 +54,9 @@ impl Running {
     ) -> Arc<Running> {
         Arc::new_cyclic(|this| {
             let mut session = template.clone();
-            let watch = state.watch.clone();
+            let (watch, run) = (state.watch.clone(), Arc::new(state));
             let config = session.config_mut();
-            config.set_extension(Arc::new(state));
+            config.set_extension(run.clone());
             let target = config.target_partitions();
             if target != partitions {
                 config.options_mut().execution.target_partitions = partitions;
@@ -63,8 +64,13 @@ impl Running {
             if subplans {
                 config.options_mut().extensions.insert(RunHandle(this.clone()));
             }
-            Running { state: session, values, watch }
+            Running { state: session, values, run, watch }
         })
+    }
+
+    /// What it reads, and what its session remembers.
+    pub fn run(&self) -> &RunState {
+        &self.run
     }
 
     /// The plan with its placeholders filled in.

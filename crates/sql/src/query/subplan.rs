@@ -4,7 +4,8 @@
 //! Most subqueries become joins. What cannot (EXISTS in the select list, LIMIT in
 //! a correlated subquery, references over two levels) stays a call: its arguments
 //! are the outer values, its result what the subquery gives for them. Results are
-//! remembered per batch of distinct arguments.
+//! remembered per batch of distinct arguments. A LATERAL subquery is such a call too,
+//! whose result is made rows again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,9 +13,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray};
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, ListArray, StructArray};
+use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::concat;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -25,7 +27,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::bind::scope::Level;
+use super::bind::scope::{Level, ScopeColumn};
 use super::function::fold::too_many_rows;
 use super::run::Running;
 use crate::error::{Error, Result};
@@ -41,6 +43,8 @@ pub enum Wanted {
     Any(Operator),
     /// All its values
     Array,
+    /// All its rows, as an array of structs; NULL if there is none
+    Rows,
 }
 
 /// What a subquery refers to.
@@ -69,6 +73,22 @@ pub fn arguments(level: &Level<'_>, refs: Vec<Expr>) -> Arguments {
         args.outer.push((column, field));
     }
     args
+}
+
+/// Arrays of the rows that a subquery with columns of these types gives.
+pub fn rows_of(columns: impl Iterator<Item = DataType>) -> DataType {
+    let fields: Fields = columns.enumerate().map(|(i, data)| Field::new(format!("c{i}"), data, true)).collect();
+    DataType::List(Arc::new(Field::new("item", DataType::Struct(fields), true)))
+}
+
+impl Arguments {
+    /// Whether all outer columns but those of levels farther out are among `columns`.
+    pub fn are_among(&self, columns: &[ScopeColumn]) -> bool {
+        self.exprs.iter().all(|e| match e {
+            Expr::Column(c) => columns.iter().any(|known| known.column == *c),
+            _ => true,
+        })
+    }
 }
 
 /// The call of a subquery.
@@ -204,6 +224,19 @@ impl SubPlan {
                     .collect::<datafusion::common::Result<_>>()
                     .map_err(Error::internal)?;
                 Ok(ScalarValue::List(ScalarValue::new_list_nullable(&values, field.data_type())))
+            }
+            Wanted::Rows => {
+                let null = || ScalarValue::try_from(&self.returns).map_err(Error::internal);
+                let DataType::List(field) = &self.returns else { return Err(Error::internal("not rows")) };
+                let DataType::Struct(fields) = field.data_type() else { return Err(Error::internal("not rows")) };
+                if rows == 0 {
+                    return null();
+                }
+                let columns = (0..fields.len()).map(column).collect::<Result<Vec<_>>>()?;
+                let columns = StructArray::try_new_with_length(fields.clone(), columns, None, rows);
+                let values = Arc::new(columns.map_err(Error::internal)?);
+                let list = ListArray::try_new(field.clone(), OffsetBuffer::from_lengths([rows]), values, None);
+                Ok(ScalarValue::List(Arc::new(list.map_err(Error::internal)?)))
             }
             Wanted::Any(op) => {
                 if rows == 0 {

@@ -22,7 +22,7 @@ use super::function::kernel::{Args, Eval, Kernel};
 use super::scan::RunState;
 use super::types::{self, Builder};
 use crate::error::{Error, Result};
-use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, system_table};
+use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, system_table};
 
 /// What `version()` says.
 pub fn version() -> String {
@@ -40,12 +40,16 @@ fn facts(input: &PlanInput) -> SystemInput {
         activity: Vec::new(),
         locks: Vec::new(),
         sequences: HashMap::new(),
+        live: Vec::new(),
     }
 }
 
 /// The same with what `table` shows of the present.
 fn live(table: &SystemTable, input: &SystemInput, run: &RunState) -> Result<SystemInput> {
     let mut input = input.clone();
+    if table.schema == "polity" {
+        input.live = eventual::rows_of(table.name, &run.engine, &input.catalog, &run.view)?;
+    }
     match table.name {
         "pg_stat_activity" | "pg_stat_database" => input.activity = activity::sessions(&run.engine),
         "pg_locks" => input.locks = activity::locks(&run.engine, &input.catalog),

@@ -1,9 +1,10 @@
 //! What a statement has at hand while it runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use polity_base::IndexId;
+use parking_lot::Mutex;
+use polity_base::{IndexId, TableId};
 use polity_txn::Transaction;
 
 use crate::catalog::Catalog;
@@ -23,7 +24,7 @@ pub struct Context<'a> {
     /// The session's settings
     pub settings: &'a Settings,
     /// What the session keeps about sequences: `currval`, `lastval`
-    pub sequences: &'a mut SequenceMemory,
+    pub sequences: &'a SequenceMemory,
     /// The user of the session
     pub user: &'a str,
     /// The number of the session
@@ -42,13 +43,36 @@ pub struct Context<'a> {
     pub watch: &'a Watch,
 }
 
-/// What `currval` and `lastval` remember within one session.
+/// What `currval` and `lastval` remember within one session. Clones share it: a
+/// query that draws numbers runs beside its session.
+#[derive(Clone, Default, Debug)]
+pub struct SequenceMemory(Arc<Mutex<Remembered>>);
+
 #[derive(Default, Debug)]
-pub struct SequenceMemory {
+struct Remembered {
     /// The last value per sequence
-    pub values: std::collections::HashMap<polity_base::TableId, i64>,
+    values: HashMap<TableId, i64>,
     /// The sequence that gave the last value
-    pub last: Option<polity_base::TableId>,
+    last: Option<TableId>,
+}
+
+impl SequenceMemory {
+    /// Notes that a sequence gave a value.
+    pub fn note(&self, sequence: TableId, value: i64) {
+        let mut remembered = self.0.lock();
+        remembered.values.insert(sequence, value);
+        remembered.last = Some(sequence);
+    }
+
+    /// The last value of a sequence.
+    pub fn value(&self, sequence: TableId) -> Option<i64> {
+        self.0.lock().values.get(&sequence).copied()
+    }
+
+    /// The sequence that gave the last value.
+    pub fn last(&self) -> Option<TableId> {
+        self.0.lock().last
+    }
 }
 
 /// A message that is not an error.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use polity_base::seams::Seams;
@@ -53,6 +54,10 @@ pub struct Engine {
     /// Statements by their exact text.
     texts: RwLock<HashMap<String, Arc<Prepared>>>,
 }
+
+/// How long whoever connects waits for the newest catalog: what this node knows will do
+/// to let people in, and to serve eventual tables.
+const LOGIN_PATIENCE: Duration = Duration::from_millis(250);
 
 type Template = (u64, Option<Arc<Prepared>>);
 
@@ -117,12 +122,12 @@ impl Engine {
     /// people must be able to connect to the cut-off side of a partition to be told
     /// what it can still do for them.
     async fn login_catalog(&self) -> Result<Arc<Catalog>> {
-        match self.current_catalog().await {
-            Err(error) if error.condition() == Condition::NoQuorum => {
-                self.catalogs.at(&catalog::store::local(&self.database).await?)
-            }
-            known => known,
+        match tokio::time::timeout(LOGIN_PATIENCE, self.current_catalog()).await {
+            Ok(Err(error)) if error.condition() == Condition::NoQuorum => {}
+            Ok(known) => return known,
+            Err(_) => {}
         }
+        self.catalogs.at(&catalog::store::local(&self.database).await?)
     }
 
     /// Gives back what this node has reserved and not used: numbers of sequences.

@@ -62,6 +62,10 @@ pub(super) fn of_transaction(error: Below) -> Error {
             Error::new(Condition::InvalidParameterValue, format!("{} lies in the future", utc(at)))
                 .hint("Read the present by leaving out AS OF SYSTEM TIME.")
         }
+        Below::Mixed { .. } => Error::new(Condition::MixedGuarantees, message)
+            .detail("One transaction writes tables of one guarantee: what is agreed in two ways cannot be atomic.")
+            .hint("Commit before writing tables of another guarantee."),
+        Below::Eventual(error) => super::eventual::of_replica(&error),
         Below::Misuse(what) => Error::internal(what),
         Below::Replica { class, .. } => {
             let condition = match class {

@@ -19,6 +19,7 @@ pub mod context;
 mod control;
 pub mod engine;
 mod errors;
+pub(crate) mod eventual;
 mod explain;
 pub mod lift;
 #[cfg(test)]

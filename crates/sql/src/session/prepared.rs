@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use polity_base::{Type, Value};
 
 use super::as_of::{self, AsOf};
+use super::eventual::Place;
 use crate::catalog::name;
 use crate::ddl::dialect::{self, RECURSION_LIMIT};
 use crate::ddl::shape::{MOST_ALTERNATIVES, MOST_LEVELS};
@@ -24,6 +25,8 @@ pub struct Prepared {
     as_of: Option<AsOf>,
     declared: Vec<Option<Type>>,
     plan: Mutex<Option<Cached>>,
+    /// By which catalog, where what it is about can be had
+    place: Mutex<Option<(u64, Place)>>,
 }
 
 /// A statement as it was parsed, and the time it is to see.
@@ -61,7 +64,7 @@ impl Prepared {
     /// `statement` and its text; `declared` are the parameter types the client
     /// has stated.
     pub(crate) fn new(text: String, statement: Option<Statement>, declared: Vec<Option<Type>>) -> Prepared {
-        Prepared { text, statement, as_of: None, declared, plan: Mutex::new(None) }
+        Prepared { text, statement, as_of: None, declared, plan: Mutex::new(None), place: Mutex::new(None) }
     }
 
     /// What was parsed from `text`.
@@ -113,6 +116,18 @@ impl Prepared {
     pub(crate) fn plan(&self, catalog: u64, settings: u64) -> Option<Plan> {
         let cached = self.plan.lock();
         cached.as_ref().filter(|c| c.catalog == catalog && c.settings == settings).map(|c| c.plan.clone())
+    }
+
+    /// Where what it is about can be had, by the catalog of this version; `find` says.
+    pub(super) fn place(&self, catalog: u64, find: impl FnOnce() -> Place) -> Place {
+        if let Some((version, place)) = *self.place.lock()
+            && version == catalog
+        {
+            return place;
+        }
+        let place = find();
+        *self.place.lock() = Some((catalog, place));
+        place
     }
 
     pub(crate) fn keep_plan(&self, catalog: u64, settings: u64, plan: Plan) {

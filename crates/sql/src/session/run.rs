@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use polity_base::{IndexId, Value};
-use polity_txn::{Freshness, Isolation, Transaction, TransactionOptions};
+use polity_txn::{Freshness, Isolation, Reach, Transaction, TransactionOptions};
 
 use super::activity::State;
 use super::as_of::AsOf;
 use super::context::Context;
+use super::eventual;
 use super::prepared::{Plan, Prepared};
 use super::{Description, Outcome, Response, Scope, Session, Watch, check_parameters};
 use crate::catalog::{self, Catalog};
@@ -193,9 +194,12 @@ impl Session {
     pub(super) async fn commit_active(&mut self) -> Result<()> {
         let Some(active) = self.active.take() else { return Ok(()) };
         let result = active.txn.commit().await;
+        let result = result.map_err(|error| match error {
+            polity_txn::Error::Eventual(error) => eventual::naming(&error, &active.catalog),
+            error => error.into(),
+        });
         self.settings.end_transaction(result.is_ok());
-        result?;
-        Ok(())
+        result.map(drop)
     }
 
     /// Rolls the open transaction back.
@@ -235,9 +239,10 @@ impl Session {
         parameters: &[Value],
         watch: Watch,
     ) -> Result<Response> {
+        let mut reach = self.likely_reach(prepared).await?;
         let active = self.open()?;
         active.used = true;
-        let mark = active.txn.begin_statement().await?;
+        let mut mark = active.txn.begin_statement_with(reach).await?;
         for _ in 0..MOST_RESTARTS {
             let Session { engine, active: Some(active), .. } = self else { return Err(no_transaction()) };
             active.catalog = if active.changed_catalog {
@@ -246,6 +251,12 @@ impl Session {
             } else {
                 engine.catalogs().at(&active.txn.view())?
             };
+            if reach == Reach::Here && eventual::reach(prepared, &active.catalog) == Reach::Everywhere {
+                // It is about other tables than it seemed.
+                reach = Reach::Everywhere;
+                mark = active.txn.begin_statement_with(reach).await?;
+                continue;
+            }
             let before = active.catalog.clone();
             let mut copy = None;
             let outcome = run_once(&mut self.context(&watch)?, prepared, parameters, &mut copy).await?;
@@ -310,7 +321,8 @@ impl Session {
 
     async fn describe_in_active(&mut self, prepared: &Arc<Prepared>, statement: &Statement) -> Result<Description> {
         let watch = self.canceller.watch(self.settings.fast.statement_timeout);
-        self.open()?.txn.begin_statement().await?;
+        let reach = self.likely_reach(prepared).await?;
+        self.open()?.txn.begin_statement_with(reach).await?;
         let Session { engine, active: Some(active), .. } = self else { return Err(no_transaction()) };
         if !active.changed_catalog {
             active.catalog = engine.catalogs().at(&active.txn.view())?;

@@ -1,7 +1,8 @@
 //! `SELECT nextval('s')` and its kin, alone.
 //!
-//! Drawing a number is a small commit of its own, which a planned query cannot
-//! wait for; so a SELECT of nothing but such calls (and constants) is run here.
+//! Clients ask for keys this way, one at a time, so a SELECT of nothing but such
+//! calls on constants (and constants) is answered here without a plan. In larger
+//! queries they are functions ([`crate::query::function::sequence`]).
 
 use std::sync::Arc;
 
@@ -14,11 +15,12 @@ use super::context::Context;
 use super::response::{Column, Response, RowStream, Verb};
 use super::variables::{dotted, literal};
 use crate::catalog::name;
-use crate::ddl::sequence;
+use crate::ddl::sequence::{self, Calls};
 use crate::error::{Condition, Error, Result};
 use crate::system::functions::regclass;
 
-const CALLS: [&str; 4] = ["nextval", "currval", "setval", "lastval"];
+/// Functions that are about sequences.
+pub(super) const CALLS: [&str; 4] = ["nextval", "currval", "setval", "lastval"];
 
 /// The items of a SELECT of calls on sequences and constants, with their labels;
 /// `None` when it is anything else.
@@ -38,6 +40,7 @@ fn items(query: &Query) -> Option<Vec<(String, &Expr)>> {
         let label = match expr {
             Expr::Function(call) => {
                 any = true;
+                arguments(call)?;
                 called(call)?
             }
             other => literal(other).map(|_| "?column?")?,
@@ -85,47 +88,31 @@ pub(super) async fn execute(context: &mut Context<'_>, query: &Query) -> Result<
 }
 
 async fn run(context: &mut Context<'_>, call: &Function) -> Result<i64> {
-    let arguments = arguments(call)?;
-    let id = |context: &Context<'_>, value: &Value| match value {
-        Value::Text(text) => regclass(context.catalog, text).map(TableId),
+    let arguments = arguments(call).unwrap_or_default();
+    if let (Some(writes @ ("nextval" | "setval")), true) = (called(call), context.txn.is_read_only()) {
+        return Err(sequence::read_only(writes));
+    }
+    let calls = Calls::of(context);
+    let id = |value: &Value| match value {
+        Value::Text(text) => regclass(calls.catalog, text).map(TableId),
         _ => Err(Error::new(Condition::UndefinedFunction, "a sequence is named by text")),
     };
     match (called(call), arguments.as_slice()) {
-        (Some(writes @ ("nextval" | "setval")), _) if context.txn.is_read_only() => Err(Error::new(
-            Condition::ReadOnlySqlTransaction,
-            format!("cannot execute {writes}() in a read-only transaction"),
-        )),
-        (Some("nextval"), [which]) => {
-            let id = id(context, which)?;
-            sequence::next_value(context, id).await
-        }
-        (Some("currval"), [which]) => sequence::current(context, id(context, which)?),
-        (Some("lastval"), []) => match context.sequences.last {
-            Some(id) => sequence::current(context, id),
-            None => {
-                Err(Error::new(Condition::ObjectNotInPrerequisiteState, "lastval is not yet defined in this session"))
-            }
-        },
+        (Some("nextval"), [which]) => calls.next(id(which)?).await,
+        (Some("currval"), [which]) => calls.current(id(which)?),
+        (Some("lastval"), []) => calls.last(),
         (Some("setval"), [which, value, rest @ ..]) => {
             let (Some(value), called) = (value.as_i64(), !matches!(rest, [Value::Bool(false)])) else {
                 return Err(Error::new(Condition::DatatypeMismatch, "setval takes a whole number"));
             };
-            let id = id(context, which)?;
-            let found = context.catalog.sequences.get(&id).cloned();
-            let sequence = found.ok_or_else(|| Error::new(Condition::WrongObjectType, "setval is for sequences"))?;
-            context.engine.sequences().set(&sequence, value, called).await?;
-            if called {
-                context.sequences.values.insert(id, value);
-                context.sequences.last = Some(id);
-            }
-            Ok(value)
+            calls.set(id(which)?, value, called).await
         }
         _ => Err(Error::new(Condition::UndefinedFunction, format!("function {call} does not exist"))),
     }
 }
 
-/// The arguments, which are constants here, a cast to regclass aside.
-fn arguments(call: &Function) -> Result<Vec<Value>> {
+/// The arguments, if they are constants, a cast to regclass aside.
+fn arguments(call: &Function) -> Option<Vec<Value>> {
     let list = match &call.args {
         FunctionArguments::List(list) => list.args.as_slice(),
         _ => &[],
@@ -138,5 +125,5 @@ fn arguments(call: &Function) -> Result<Vec<Value>> {
         }
     };
     let values: Option<Vec<Value>> = list.iter().map(constant).collect();
-    values.ok_or_else(|| Error::unsupported("a call on a sequence whose arguments are not constants"))
+    values.filter(|values| !values.iter().any(Value::is_null))
 }

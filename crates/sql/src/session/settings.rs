@@ -118,7 +118,13 @@ static SPECS: &[Spec] = &[
     spec("transaction_isolation", "serializable", Rule::Isolation, "The isolation of this transaction."),
     spec("transaction_read_only", "off", Rule::Switch, "Whether this transaction is read only."),
     spec("xmloption", "content", Rule::OneOf(&["content", "document"]), "How XML is parsed; there is no XML."),
-    spec("polity.guarantee", "strong", Rule::OneOf(&["strong"]), "The guarantee of tables that name none."),
+    spec("polity.guarantee", "strong", Rule::OneOf(&["strong", "eventual"]), "The guarantee of tables that name none."),
+    spec(
+        "polity.causal_timeout",
+        "5000",
+        Rule::Millis,
+        "How long SET polity.causal_token waits for what the token has seen.",
+    ),
     spec(
         "polity.staleness",
         "0",
@@ -180,6 +186,11 @@ impl Settings {
     /// All settings: name, value, description.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &str, &'static str)> {
         SPECS.iter().enumerate().map(|(at, s)| (s.name, self.value(at), s.description))
+    }
+
+    /// The guarantee of tables that name none.
+    pub fn guarantee(&self) -> &str {
+        self.show("polity.guarantee").unwrap_or("strong")
     }
 
     /// The default of a setting.

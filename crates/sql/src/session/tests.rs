@@ -1,5 +1,7 @@
 //! Sessions on several nodes: what they promise each other, and what they refuse.
 
+mod eventual;
+
 use std::sync::Arc;
 use std::time::Duration;
 

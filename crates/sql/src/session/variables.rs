@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use polity_base::{Type, Value};
 
+use super::eventual::CAUSAL_TOKEN;
 use super::prepared::Prepared;
 use super::{Column, Response, RowStream, Session, Settings, Verb, no_statement};
 use crate::catalog::{name, types};
@@ -99,6 +100,12 @@ impl Session {
 
     async fn set(&mut self, set: &Set) -> Result<()> {
         match set {
+            Set::SingleAssignment { hivevar: false, variable, values, .. }
+                if dotted(variable).eq_ignore_ascii_case(CAUSAL_TOKEN) =>
+            {
+                let token = values.iter().map(word).collect::<Option<Vec<_>>>().unwrap_or_default().concat();
+                self.wait_for_token(&token).await
+            }
             Set::SingleAssignment { scope, hivevar: false, variable, values } => {
                 let local = match scope {
                     Some(ContextModifier::Local) => true,
@@ -153,6 +160,9 @@ impl Session {
     }
 
     fn shown(&self, name: &str) -> Result<String> {
+        if name.eq_ignore_ascii_case(CAUSAL_TOKEN) {
+            return self.causal_token();
+        }
         let value = self.settings.show(name).ok_or_else(|| {
             Error::new(Condition::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
                 .hint("SHOW ALL lists the settings there are.")

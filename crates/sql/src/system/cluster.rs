@@ -167,10 +167,11 @@ fn add_type(rows: &mut Rows<'_>, t: &Type, element: u32, array: u32, kind: &str)
 }
 
 /// Schemas and their identifiers.
-pub(super) const NAMESPACES: [(u32, &str); 3] = [
+pub(super) const NAMESPACES: [(u32, &str); 4] = [
     (namespace::PG_CATALOG, "pg_catalog"),
     (namespace::PUBLIC, "public"),
     (namespace::INFORMATION_SCHEMA, "information_schema"),
+    (namespace::POLITY, "polity"),
 ];
 
 fn namespaces(_: &SystemInput, rows: &mut Rows<'_>) {

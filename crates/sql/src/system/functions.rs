@@ -308,7 +308,7 @@ pub fn regclass(catalog: &Catalog, written: &str) -> Result<u32> {
     let id = match schema.as_deref() {
         None => system("pg_catalog").or_else(public),
         Some(name::PUBLIC) => public(),
-        Some(schema @ ("pg_catalog" | "information_schema")) => system(schema),
+        Some(schema @ ("pg_catalog" | "information_schema" | "polity")) => system(schema),
         Some(other) => return Err(name::no_schema(other)),
     };
     id.ok_or_else(|| Error::new(Condition::UndefinedTable, format!("relation \"{written}\" does not exist")))

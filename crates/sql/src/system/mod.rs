@@ -9,6 +9,7 @@
 //! | [`shape`]       | which tables there are and their columns                  |
 //! | [`relations`]   | tables, columns, indexes, constraints, views, sequences   |
 //! | [`activity`]    | sessions and locks                                        |
+//! | [`eventual`]    | what the replica of eventual tables knows: schema `polity` |
 //! | [`cluster`]     | types, roles, settings, and what is always there          |
 //! | [`information`] | the SQL standard's view of the same                       |
 //! | [`definition`]  | objects as the SQL that would make them                   |
@@ -17,6 +18,7 @@
 pub(crate) mod activity;
 mod cluster;
 pub mod definition;
+pub(crate) mod eventual;
 pub mod functions;
 mod information;
 mod relations;
@@ -45,6 +47,8 @@ pub mod namespace {
     pub const PUBLIC: u32 = 2200;
     /// `information_schema`
     pub const INFORMATION_SCHEMA: u32 = 13_000;
+    /// `polity`
+    pub const POLITY: u32 = 13_600;
 }
 
 /// The identifier of the one database, as PostgreSQL gives its first.
@@ -67,6 +71,8 @@ pub struct SystemInput {
     pub locks: Vec<Lock>,
     /// The last number each sequence gave, where a table is about them
     pub sequences: HashMap<TableId, i64>,
+    /// The rows themselves, where a table is about the replica of eventual tables
+    pub live: Vec<Vec<Value>>,
 }
 
 /// Rows in the making: cells are set by the names of their columns, all others

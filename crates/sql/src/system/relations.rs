@@ -121,7 +121,11 @@ fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
         simple_class(rows, s.id.0, &s.name, namespace::PUBLIC, s.owner, "S", 3);
     }
     for t in all() {
-        let schema = if t.schema == "pg_catalog" { namespace::PG_CATALOG } else { namespace::INFORMATION_SCHEMA };
+        let schema = match t.schema {
+            "pg_catalog" => namespace::PG_CATALOG,
+            "polity" => namespace::POLITY,
+            _ => namespace::INFORMATION_SCHEMA,
+        };
         let kind = if t.is_view { "v" } else { "r" };
         simple_class(rows, t.oid, t.name, schema, SUPERUSER, kind, t.columns.len());
     }

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use polity_base::{Type, Value};
 
-use super::{Rows, SystemInput, activity, cluster, information, relations};
+use super::{Rows, SystemInput, activity, cluster, eventual, information, relations};
 use crate::catalog::types;
 
 /// Tables and columns: `name oid kind: column type, …`, grouped by schema.
 const COLUMNS: &str = include_str!("columns.txt");
 
-/// A table of `pg_catalog` or `information_schema`.
+/// A table of `pg_catalog`, `information_schema` or `polity`.
 pub struct SystemTable {
     /// Its schema
     pub schema: &'static str,
@@ -100,6 +100,7 @@ pub(super) fn all() -> &'static [SystemTable] {
 fn fill_of(schema: &str, name: &str) -> Option<Fill> {
     match schema {
         "pg_catalog" => relations::fill_of(name).or_else(|| cluster::fill_of(name)).or_else(|| activity::fill_of(name)),
+        "polity" => eventual::fill_of(name),
         _ => information::fill_of(name),
     }
 }

@@ -22,6 +22,7 @@ fn column(slot: u16, name: &str, r#type: Type) -> Column {
         not_null: slot == 0,
         default: None,
         identity: None,
+        merge: Default::default(),
         missing: Value::Null,
         comment: None,
     }
@@ -131,6 +132,7 @@ fn input() -> SystemInput {
         activity,
         locks: Vec::new(),
         sequences: HashMap::new(),
+        live: Vec::new(),
     }
 }
 

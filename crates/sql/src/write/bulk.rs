@@ -87,7 +87,8 @@ impl Bulk {
         if let Some(fill) = &mut self.fill {
             return fill.add(ctx, target, &chunk).await;
         }
-        if self.rows <= LOCKED_ROWS {
+        let is_eventual = target.table.guarantee != polity_base::Guarantee::Strong;
+        if self.rows <= LOCKED_ROWS || is_eventual {
             for row in &chunk {
                 ctx.watch.pause().await?;
                 writing.insert(ctx, target, row, Locking::Locked).await?;

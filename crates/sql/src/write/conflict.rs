@@ -121,6 +121,7 @@ impl Conflict {
         }
         let mut new = old.clone();
         update.set.apply(ctx, &both, &mut new, parameters, &mut run).await?;
+        writing.assigned = update.set.places();
         let key = writing.update(ctx, target, &existing, &old, &new).await?;
         touched.insert(key);
         Ok(Some(new))

@@ -13,9 +13,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use polity_base::planted::{Bug, planted};
-use polity_base::{Key, TableId, Value};
+use polity_base::{Guarantee, Key, RowChange, TableId, Value};
 use polity_txn::{Isolation, LockMode, Wait};
 
+use super::merging;
 use super::references::{Gone, Referring};
 use super::rule::Rule;
 use super::target::{Target, differs};
@@ -69,6 +70,8 @@ pub struct Writing {
     pub(super) referred: HashSet<(TableId, Key)>,
     /// Rows of parents that went or changed their key
     pub(super) gone: Vec<Gone>,
+    /// Places of the columns that the statement assigns, where it is an UPDATE
+    pub assigned: Vec<usize>,
 }
 
 /// How a row's keys are checked against those there are.
@@ -92,7 +95,9 @@ impl Writing {
             referring: Vec::new(),
             referred: HashSet::new(),
             gone: Vec::new(),
+            assigned: Vec::new(),
         };
+        merging::check_guarantee(ctx, &target.table)?;
         guard(ctx, &target.table).await?;
         if !target.children.is_empty() || !target.parents.is_empty() {
             writing.targets.insert(target.table.id, target.clone());
@@ -131,8 +136,7 @@ impl Writing {
             return Ok(());
         }
         self.locks += 1;
-        let newest = ctx.txn.lock(key, mode, wait).await?.newest;
-        if newest <= ctx.txn.read_at() {
+        if !ctx.txn.lock(key, mode, wait).await?.is_newer() {
             return Ok(());
         }
         if !self.unread {
@@ -174,7 +178,7 @@ impl Writing {
             }
             ctx.txn.put(entry, key.0.clone())?;
         }
-        ctx.txn.put(key.clone(), target.store(row))?;
+        merging::write_row(ctx, target, key.clone(), Some(row), || merging::inserted(&target.table, row))?;
         self.refer(target, None, row, &key)?;
         Ok(key)
     }
@@ -194,7 +198,7 @@ impl Writing {
         let new_key = if moved {
             let new_key = target.row_key(new)?;
             self.claim(ctx, &new_key, Locking::Locked, || primary_violation(target, new)).await?;
-            ctx.txn.delete(key.clone())?;
+            merging::write_row(ctx, target, key.clone(), None, || RowChange::Delete)?;
             new_key
         } else {
             key.clone()
@@ -215,17 +219,27 @@ impl Writing {
             }
             ctx.txn.put(after, new_key.0.clone())?;
         }
-        ctx.txn.put(new_key.clone(), target.store(new))?;
+        merging::write_row(ctx, target, new_key.clone(), Some(new), || match moved {
+            true => merging::inserted(&target.table, new),
+            false => merging::updated(&target.table, old, new, &self.assigned),
+        })?;
         self.refer(target, Some(old), new, &new_key)?;
         self.note_gone(target, old, Some(new));
         Ok(new_key)
     }
 
     /// Writes a row anew of which no key, index or reference has changed.
-    pub fn replace(&mut self, ctx: &mut Context<'_>, target: &Target, key: Key, new: &[Value]) -> Step<()> {
+    pub fn replace(
+        &mut self,
+        ctx: &mut Context<'_>,
+        target: &Target,
+        key: Key,
+        old: &[Value],
+        new: &[Value],
+    ) -> Step<()> {
         self.check(ctx, target, new)?;
         touch(ctx, target);
-        ctx.txn.put(key, target.store(new))?;
+        merging::write_row(ctx, target, key, Some(new), || merging::updated(&target.table, old, new, &self.assigned))?;
         Ok(())
     }
 
@@ -236,7 +250,7 @@ impl Writing {
             let (entry, _) = index.entry(old, key)?;
             ctx.txn.delete(entry)?;
         }
-        ctx.txn.delete(key.clone())?;
+        merging::write_row(ctx, target, key.clone(), None, || RowChange::Delete)?;
         self.note_gone(target, old, None);
         Ok(())
     }
@@ -338,11 +352,14 @@ pub fn prepare(ctx: &Context<'_>, table: &Arc<Table>) -> Result<Target> {
 /// Makes sure that the table's definition is the one at hand, now and when the
 /// transaction commits.
 pub(crate) async fn guard(ctx: &mut Context<'_>, table: &Table) -> Step<()> {
+    if table.guarantee != Guarantee::Strong {
+        // Replicas take what was written by an earlier or a later definition.
+        return Ok(());
+    }
     let key = table_key(table.id);
     // READ COMMITTED remembers the lock as a condition, once however often it
     // is taken; SERIALIZABLE remembers the read.
-    let newest = ctx.txn.lock(&key, LockMode::Share, Wait::Block).await?.newest;
-    if newest > ctx.txn.read_at() {
+    if ctx.txn.lock(&key, LockMode::Share, Wait::Block).await?.is_newer() {
         return Err(Stop::Stale);
     }
     if ctx.txn.isolation() == Isolation::Serializable {

@@ -11,6 +11,7 @@ use polity_base::{Key, Type, Value};
 use polity_txn::{LockMode, Wait};
 
 use super::defaults::Default;
+use super::merging;
 use super::returning::{Others, Returning, response};
 use super::rule::Rule;
 use super::statement::{self, Step, Writing, conclude};
@@ -67,10 +68,12 @@ impl Assignments {
 }
 
 fn item(table: &Table, place: usize, value: Ast) -> Result<(usize, Option<Ast>)> {
-    if is_default(&value) {
+    let column = &table.columns[place];
+    let given = (!is_default(&value)).then_some(&value);
+    merging::check_assignment(column, given)?;
+    if given.is_none() {
         return Ok((place, None));
     }
-    let column = &table.columns[place];
     if column.identity == Some(Identity::Always) {
         return Err(Error::new(
             Condition::GeneratedAlways,
@@ -336,6 +339,7 @@ async fn run(ctx: &mut Context<'_>, update: &Update, parameters: &[Value]) -> St
     let target = Arc::new(statement::prepare(ctx, &plan.table)?);
     let mut writing = Writing::begin(ctx, &target, false).await?;
     let places = plan.places();
+    writing.assigned.clone_from(&places);
     let mode = if target.is_key_change(&places) { LockMode::Exclusive } else { LockMode::NoKeyExclusive };
     let found = found_rows(ctx, &mut writing, &plan.planned, parameters, mode).await?;
     let defaults = match plan.defaults.is_empty() {

@@ -4,6 +4,7 @@
 //! It keeps the promises of [`Replica`] in the plainest way there is, which also
 //! makes it the model that real replicas are compared with. [`World`] puts several nodes together.
 
+mod eventual;
 mod world;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,8 @@ use polity_base::time::{ClockReading, HybridClock};
 use polity_base::{Batch, NodeId, RangeId, Span, Timestamp};
 
 use super::MemoryReplica;
+use super::eventual::{self, Kept};
+use crate::eventual::{EventualReplica, Schema, VersionVector};
 use crate::locks::{CallFailed, LockNetwork, LockQuestion, LockRequest, LockResponse, LockServer};
 use crate::replica::{Change, Outcome, Replica, Snapshot};
 use crate::{Database, Directory, Error, Options, Outage};
@@ -55,6 +57,7 @@ struct Node {
     applied: usize,
     clock: Arc<HybridClock>,
     server: Option<LockServer>,
+    eventual: Option<Kept>,
 }
 
 /// What a program above a database is opened with.
@@ -94,24 +97,50 @@ impl World {
     /// that is wrong by so many nanoseconds. Its rows stay. Must be called in a
     /// runtime.
     pub fn start(&self, node: NodeId, skew: i64) -> Site {
+        let (seams, clock) = self.boot(node, skew);
+        self.open(node, seams, clock, self.strong(node))
+    }
+
+    /// The same with a replica of the eventual tables, which stays when the node is
+    /// started again.
+    pub async fn start_with_eventual(&self, node: NodeId, skew: i64, schema: Arc<dyn Schema>) -> Result<Site, Error> {
+        let (seams, clock) = self.boot(node, skew);
+        let kept = match self.eventual().remove(&node) {
+            Some(kept) => kept,
+            None => eventual::start(self, node, clock.clone(), seams.entropy.clone(), schema).await?,
+        };
+        if let Some(known) = self.shared.state.lock().nodes.get_mut(&node) {
+            known.eventual = Some(kept.clone());
+        }
+        let replica = EventualReplica::new(node, kept.replica, kept.state);
+        let directory = self.strong(node).with_eventual(RangeId::EVENTUAL, replica);
+        Ok(self.open(node, seams, clock, directory))
+    }
+
+    fn boot(&self, node: NodeId, skew: i64) -> (Seams, Arc<HybridClock>) {
         let source = Arc::new(SkewedClock { time: self.shared.time.clone(), skew });
         let clock = Arc::new(HybridClock::new(source.clone(), Timestamp::ZERO));
         let seams = Seams { clock: source, entropy: super::seams().entropy };
-        {
-            let mut state = self.shared.state.lock();
-            // Every run draws other numbers.
-            state.runs += 1;
-            for _ in 0..state.runs * 1_000 {
-                unique_id(seams.entropy.as_ref());
-            }
-            let new = Node { rows: MemoryReplica::default(), applied: 0, clock: clock.clone(), server: None };
-            let known = state.nodes.entry(node).or_insert(new);
-            clock.observe(known.rows.applied());
-            known.clock = clock.clone();
-            state.catch_up(node);
+        let mut state = self.shared.state.lock();
+        // Every run draws other numbers.
+        state.runs += 1;
+        for _ in 0..state.runs * 1_000 {
+            unique_id(seams.entropy.as_ref());
         }
-        let replica = WorldReplica { world: self.clone(), node };
-        let directory = Directory::of_one(RangeId(1), Arc::new(replica));
+        let rows = MemoryReplica::default();
+        let new = Node { rows, applied: 0, clock: clock.clone(), server: None, eventual: None };
+        let known = state.nodes.entry(node).or_insert(new);
+        clock.observe(known.rows.applied());
+        known.clock = clock.clone();
+        state.catch_up(node);
+        (seams, clock)
+    }
+
+    fn strong(&self, node: NodeId) -> Directory {
+        Directory::of_one(RangeId(1), Arc::new(WorldReplica { world: self.clone(), node }))
+    }
+
+    fn open(&self, node: NodeId, seams: Seams, clock: Arc<HybridClock>, directory: Directory) -> Site {
         let options = Options { node, lock_lease: self.shared.lease, ..Options::default() };
         let network = Arc::new(Wire { world: self.clone(), from: node });
         let database = Database::open_among_others(directory, &seams, options, network);
@@ -120,6 +149,32 @@ impl World {
             known.server = Some(server);
         }
         Site { database, seams, clock }
+    }
+
+    /// The replicas of the eventual tables.
+    pub(super) fn eventual(&self) -> BTreeMap<NodeId, Kept> {
+        let state = self.shared.state.lock();
+        state.nodes.iter().filter_map(|(node, known)| Some((*node, known.eventual.clone()?))).collect()
+    }
+
+    /// Since when `node` is cut off, if it is.
+    pub(super) fn cut_since(&self, node: NodeId) -> Option<Timestamp> {
+        self.shared.state.lock().cut.get(&node).copied()
+    }
+
+    /// Waits until all nodes have applied the same writes to eventual tables.
+    pub async fn settle(&self) {
+        let vectors = || self.eventual().into_values().map(|kept| kept.replica.vector());
+        while vectors().zip(vectors().skip(1)).any(|(a, b)| a != b) {
+            let most = vectors().fold(VersionVector::new(), |mut all, one| {
+                all.join(&one);
+                all
+            });
+            for kept in self.eventual().into_values() {
+                // Whatever is written meanwhile is waited for in the next round.
+                let _ = kept.replica.wait_for(&most, Duration::from_secs(30)).await;
+            }
+        }
     }
 
     /// Makes `node` lead: it has applied all there is.

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod contention;
+mod eventual;
 mod history;
 mod local;
 mod nodes;

@@ -1,12 +1,13 @@
 //! The end: what was written, and what must hold, become a batch.
 
-use polity_base::{Precondition, Timestamp};
+use polity_base::{Operation, Precondition, Timestamp};
 
 use super::Transaction;
 use crate::database::committed;
 use crate::error::Error;
 use crate::overlay::Overlay;
 use crate::reads::Part;
+use crate::replica::Replica as _;
 
 impl Transaction {
     /// Commits, and returns the commit timestamp when the effect can be seen. A
@@ -19,18 +20,39 @@ impl Transaction {
         if self.overlay.has_refused() {
             return Err(Error::TooLarge { limit });
         }
+        if !self.changes.is_empty() {
+            return self.commit_changes().await;
+        }
         let operations = std::mem::take::<Overlay>(&mut self.overlay).into_operations();
         if operations.is_empty() {
-            // All reads of one snapshot are serializable as they are.
-            if self.reads.lag_behind(self.read_at) {
-                self.reads.validate(self.replica().as_ref())?;
-            }
+            self.settle_reads()?;
             return Ok(self.read_at);
         }
         let preconditions = self.preconditions();
         let batch = self.database.batch(preconditions, operations);
         // Locks are released when `self` is dropped, after the batch was applied.
         committed(self.replica().commit(batch).await?)
+    }
+
+    /// All reads of one snapshot are serializable as they are; others must be as if they
+    /// were of one.
+    fn settle_reads(&self) -> Result<(), Error> {
+        match self.reads.lag_behind(self.read_at) {
+            true => self.reads.validate(self.replica().as_ref()),
+            false => Ok(()),
+        }
+    }
+
+    /// Commits what was changed in eventual tables. What was read of strong ones is not
+    /// a condition: the transaction saw them as they were at its snapshot.
+    async fn commit_changes(mut self) -> Result<Timestamp, Error> {
+        self.settle_reads()?;
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let operations = changes.map(|(key, change)| Operation::Change { key, change }).collect();
+        let eventual = self.database.directory.eventual().cloned();
+        let eventual = eventual.ok_or(Error::Misuse("this node keeps no eventual tables"))?;
+        let batch = self.database.batch(Vec::new(), operations);
+        committed(eventual.commit_kept_by(batch, self.replicas).await?)
     }
 
     fn preconditions(&mut self) -> Vec<Precondition> {

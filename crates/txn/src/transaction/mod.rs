@@ -31,9 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use polity_base::{Key, Precondition, Span, Timestamp};
+use polity_base::{Guarantee, Key, Precondition, RowChange, Span, Timestamp};
 
-pub use statement::StatementMark;
+pub use statement::{Reach, StatementMark};
 
 use crate::database::{Inner, Isolation, TransactionOptions};
 use crate::error::Error;
@@ -41,7 +41,7 @@ use crate::locks::{Holds, LockMode, TransactionId, Wait};
 use crate::overlay::{Overlay, Slot, UndoMark};
 use crate::reads::{ReadSet, Recorder};
 use crate::replica::Snapshot;
-use crate::view::View;
+use crate::view::{Local, View};
 
 /// A transaction in progress. Dropping it rolls it back.
 pub struct Transaction {
@@ -50,7 +50,21 @@ pub struct Transaction {
     options: TransactionOptions,
     snapshot: Option<Arc<dyn Snapshot>>,
     read_at: Timestamp,
+    /// Whether the snapshot holds all that was acknowledged before it was taken, and
+    /// not only what this node happened to know
+    confirmed: bool,
+    /// What the present statement must see of strong tables
+    reach: Reach,
+    /// What the eventual tables show
+    local: Option<Result<Local, Error>>,
     overlay: Overlay,
+    /// Changes of rows of eventual tables, in order; the overlay shows what they make
+    /// of the rows
+    changes: Vec<(Key, RowChange)>,
+    /// What it writes, once it has written
+    guarantee: Option<Guarantee>,
+    /// How many replicas are to keep what it writes to eventual tables
+    replicas: u32,
     /// What [`Transaction::expect_absent`] and its siblings said, in order.
     conditions: Vec<Precondition>,
     reads: Reads,
@@ -88,6 +102,15 @@ pub struct Locked {
     /// later than [`Transaction::read_at`], the statement works on an old
     /// version and must restart or advance.
     pub newest: Timestamp,
+    /// When the transaction reads the key
+    pub read_at: Timestamp,
+}
+
+impl Locked {
+    /// Whether the key is newer than what the statement works on.
+    pub fn is_newer(&self) -> bool {
+        self.newest > self.read_at
+    }
 }
 
 /// A point within a transaction to roll back to.
@@ -95,6 +118,8 @@ pub struct Locked {
 pub struct Savepoint {
     undo: UndoMark,
     conditions: usize,
+    changes: usize,
+    guarantee: Option<Guarantee>,
     statement: u64,
     locked: usize,
 }
@@ -108,7 +133,13 @@ impl Transaction {
             options: TransactionOptions { read_only, ..options },
             snapshot: None,
             read_at: Timestamp::ZERO,
+            confirmed: false,
+            reach: Reach::Everywhere,
+            local: None,
             overlay: Overlay::default(),
+            changes: Vec::new(),
+            guarantee: None,
+            replicas: 1,
             conditions: Vec::new(),
             reads: Reads::default(),
             locked: LockedKeys::default(),
@@ -147,6 +178,7 @@ impl Transaction {
         View {
             snapshot: self.snapshot.clone(),
             read_at: self.read_at,
+            local: self.local.clone(),
             own: self.overlay.freeze(),
             reads: self.reads.current.clone(),
         }
@@ -168,14 +200,50 @@ impl Transaction {
         if self.options.read_only {
             return Err(Error::ReadOnly);
         }
+        self.writes(Guarantee::of_key(&key))?;
         let limit = self.database.options.max_transaction_bytes;
         if self.overlay.write(key, slot, limit) { Ok(()) } else { Err(Error::TooLarge { limit }) }
+    }
+
+    /// Changes a row of an eventual table: `shown` is what this transaction's own reads
+    /// are to see of it from now on. What [`Transaction::put`] and its like say of other
+    /// keys of eventual tables (entries of indexes) is seen by this transaction alone.
+    pub fn change(&mut self, key: Key, change: RowChange, shown: Option<Bytes>) -> Result<(), Error> {
+        if Guarantee::of_key(&key) != Guarantee::Eventual {
+            return Err(Error::Misuse("a change of a row that is replicated as bytes"));
+        }
+        self.write(key.clone(), shown.map_or(Slot::Deleted, Slot::Value))?;
+        self.changes.push((key, change));
+        Ok(())
+    }
+
+    /// Notes that the transaction writes tables of this guarantee: it cannot write
+    /// others then.
+    pub fn writes(&mut self, guarantee: Guarantee) -> Result<(), Error> {
+        match self.guarantee {
+            Some(earlier) if earlier != guarantee => Err(Error::Mixed { earlier, now: guarantee }),
+            _ => {
+                self.guarantee = Some(guarantee);
+                Ok(())
+            }
+        }
+    }
+
+    /// The guarantee of the tables that it wrote.
+    pub fn guarantee(&self) -> Option<Guarantee> {
+        self.guarantee
+    }
+
+    /// Asks for at least so many replicas to keep what is written to eventual tables
+    /// before the commit returns.
+    pub fn keep_on(&mut self, replicas: u32) {
+        self.replicas = self.replicas.max(replicas);
     }
 
     /// Makes the commit conditional on `key` having no value. Says nothing if
     /// this transaction wrote the key itself.
     pub fn expect_absent(&mut self, key: Key) {
-        if self.overlay.current(&key) == Slot::Untouched {
+        if Guarantee::of_key(&key) == Guarantee::Strong && self.overlay.current(&key) == Slot::Untouched {
             self.conditions.push(Precondition::Absent(key));
         }
     }
@@ -183,7 +251,7 @@ impl Transaction {
     /// Makes the commit conditional on `key` having a value. Says nothing if
     /// this transaction wrote the key itself.
     pub fn expect_present(&mut self, key: Key) {
-        if self.overlay.current(&key) == Slot::Untouched {
+        if Guarantee::of_key(&key) == Guarantee::Strong && self.overlay.current(&key) == Slot::Untouched {
             self.conditions.push(Precondition::Present(key));
         }
     }
@@ -192,7 +260,9 @@ impl Transaction {
     /// present snapshot: what a READ COMMITTED transaction says about a read on
     /// which its correctness rests.
     pub fn expect_unchanged(&mut self, span: Span) {
-        self.conditions.push(Precondition::Unchanged { span, since: self.read_at });
+        if Guarantee::of_key(&span.start) == Guarantee::Strong {
+            self.conditions.push(Precondition::Unchanged { span, since: self.read_at });
+        }
     }
 
     /// Locks `key` until the transaction ends. Savepoints do not give locks back
@@ -206,10 +276,17 @@ impl Transaction {
         let (_, replica) = self.database.directory.of_key(key);
         let owner = (self.id, &mut self.locked.holds);
         let newest = self.database.locks.lock(replica, owner, key, mode, wait, self.options.lock_timeout).await?;
+        if Guarantee::of_key(key) == Guarantee::Eventual {
+            let read_at = match &self.local {
+                Some(local) => local.as_ref().map_err(Error::clone)?.at,
+                None => self.read_at,
+            };
+            return Ok(Locked { newest, read_at });
+        }
         if self.options.isolation == Isolation::ReadCommitted && mode != LockMode::KeyShare {
             self.locked.current.push((key.clone(), self.read_at));
         }
-        Ok(Locked { newest })
+        Ok(Locked { newest, read_at: self.read_at })
     }
 
     /// A point to roll back to. Costs nothing and need not be released.
@@ -217,6 +294,8 @@ impl Transaction {
         Savepoint {
             undo: self.overlay.mark(),
             conditions: self.conditions.len(),
+            changes: self.changes.len(),
+            guarantee: self.guarantee,
             statement: self.statement,
             locked: self.locked.current.len(),
         }
@@ -228,6 +307,8 @@ impl Transaction {
     pub fn rollback_to(&mut self, savepoint: &Savepoint) {
         self.overlay.rollback_to(savepoint.undo);
         self.conditions.truncate(savepoint.conditions);
+        self.changes.truncate(savepoint.changes);
+        self.guarantee = savepoint.guarantee;
         // What the abandoned statement locked it may have found stale.
         let before = if savepoint.statement == self.statement { savepoint.locked } else { 0 };
         self.locked.current.truncate(before);

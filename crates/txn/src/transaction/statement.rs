@@ -7,8 +7,10 @@ use polity_base::Timestamp;
 use super::{LockedKeys, Reads, Savepoint, Transaction};
 use crate::database::Isolation;
 use crate::error::{Contested, Error};
+use crate::freshness::Freshness;
 use crate::reads::{Part, ReadSet, Recorder};
 use crate::replica::{Change, Replica, Snapshot};
+use crate::view::Local;
 
 /// Where a statement began, to start it over.
 #[derive(Clone, Copy, Debug)]
@@ -17,24 +19,49 @@ pub struct StatementMark {
     savepoint: Savepoint,
 }
 
+/// What a statement must see of strong tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reach {
+    /// All that was acknowledged before it began, wherever
+    #[default]
+    Everywhere,
+    /// What this node knows: nobody is asked. For statements that read and write
+    /// eventual tables only
+    Here,
+}
+
 /// A snapshot that is current.
 struct Now {
     at: Timestamp,
     snapshot: Arc<dyn Snapshot>,
+    confirmed: bool,
 }
 
 impl Transaction {
     /// Begins a statement. READ COMMITTED takes a new snapshot, SERIALIZABLE
     /// takes its one snapshot with the first.
     pub async fn begin_statement(&mut self) -> Result<StatementMark, Error> {
+        self.begin_statement_with(Reach::Everywhere).await
+    }
+
+    /// Begins a statement that must see so much of strong tables.
+    pub async fn begin_statement_with(&mut self, reach: Reach) -> Result<StatementMark, Error> {
+        self.reach = reach;
         self.statement += 1;
         self.reads.end_statement();
         self.locked.settle();
         let fixed = self.options.freshness.is_fixed()
-            || (self.options.isolation == Isolation::Serializable && self.snapshot.is_some());
+            || (self.options.isolation == Isolation::Serializable
+                && self.snapshot.is_some()
+                && (self.confirmed || reach == Reach::Here));
         if !fixed {
             let now = self.now().await?;
             self.look_at(now);
+        }
+        if !matches!(self.local, Some(Ok(_)))
+            || (self.options.isolation == Isolation::ReadCommitted && !self.options.freshness.is_fixed())
+        {
+            self.look_around()?;
         }
         self.record();
         Ok(StatementMark { statement: self.statement, savepoint: self.savepoint() })
@@ -81,6 +108,7 @@ impl Transaction {
         }
         let before = self.read_at;
         self.look_at(now);
+        self.look_around()?;
         self.record();
         if self.options.isolation == Isolation::Serializable && before != self.read_at {
             self.reads.move_to(self.read_at, self.replica().as_ref())?;
@@ -94,13 +122,38 @@ impl Transaction {
 
     async fn now(&self) -> Result<Now, Error> {
         let replica = self.replica();
-        let at = replica.read_timestamp().await?;
-        Ok(Now { at, snapshot: replica.snapshot()? })
+        let (at, confirmed) = match self.reach {
+            Reach::Everywhere => (replica.read_timestamp().await?, true),
+            Reach::Here => (replica.applied(), false),
+        };
+        Ok(Now { at, snapshot: replica.snapshot()?, confirmed })
     }
 
     fn look_at(&mut self, now: Now) {
-        self.read_at = now.at;
-        self.snapshot = Some(now.snapshot);
+        // A snapshot that asked nobody may be older than one that did, and does not take
+        // the place of the one that all statements read.
+        let stays = self.confirmed && self.options.isolation == Isolation::Serializable;
+        if now.confirmed || (!stays && now.at >= self.read_at) {
+            self.read_at = now.at;
+            self.snapshot = Some(now.snapshot);
+            self.confirmed = now.confirmed;
+        }
+    }
+
+    /// Takes the state of the eventual tables as it is here and now; or as it was, for
+    /// a transaction that reads the past.
+    fn look_around(&mut self) -> Result<(), Error> {
+        let Some(eventual) = self.database.directory.eventual() else { return Ok(()) };
+        let at = match self.options.freshness {
+            Freshness::AsOf(at) => at.min(eventual.applied()),
+            _ => eventual.applied(),
+        };
+        // Statements about other tables go on while these cannot be read.
+        self.local = Some(match eventual.replica().readable() {
+            Ok(()) => Ok(Local { snapshot: eventual.snapshot()?, at }),
+            Err(error) => Err(error.into()),
+        });
+        Ok(())
     }
 
     /// Fixes the snapshot at `at`, up to which everything is applied here.
@@ -108,6 +161,7 @@ impl Transaction {
         let replica = self.replica();
         self.snapshot = Some(replica.snapshot()?);
         self.read_at = at;
+        self.confirmed = true;
         // Asked after the snapshot was taken: what is collected later is in it.
         let oldest = replica.oldest();
         if self.read_at < oldest {
@@ -116,9 +170,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// From here on, reads are recorded at the present snapshot, if they matter.
+    /// From here on, reads are recorded at the present snapshot, if they matter. What
+    /// was read where nobody was asked is what this node happened to know, and promises
+    /// nothing; a statement that must know more reads it anew.
     fn record(&mut self) {
-        if self.options.isolation == Isolation::Serializable && !self.options.read_only {
+        let matters = self.options.isolation == Isolation::Serializable && !self.options.read_only && self.confirmed;
+        if matters {
             self.reads.current = Some(Arc::new(Recorder::new(self.read_at)));
         }
     }

@@ -1,4 +1,4 @@
-//! FROM: tables, joins, functions, LATERAL.
+//! FROM: tables, joins, functions.
 
 // The builder that replaces it takes the same and more.
 #![allow(deprecated)]
@@ -11,11 +11,12 @@ use datafusion::common::{Column, JoinConstraint, JoinType, NullEquality, TableRe
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::logical_plan::{EmptyRelation, Join, SubqueryAlias, TableScan, Unnest};
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Subquery};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::sql::sqlparser::ast::{self, Spanned};
 use polity_base::{TableId, Type};
 
 use super::bound::{Bound, Names};
+use super::lateral::{Rows, is_lateral, lateral_level};
 use super::scope::{Allowed, Asked, Cte, Ctes, Level, Output, Scope, ScopeColumn, ScopeRelation};
 use super::select::projection;
 use super::{Binder, BoundQuery, at, refused};
@@ -30,11 +31,13 @@ use crate::query::sequence::{COLUMNS, SequenceTable};
 use crate::query::types;
 
 /// An item of FROM that is bound.
-struct Source {
-    plan: LogicalPlan,
-    scope: Scope,
+pub(super) struct Source {
+    pub plan: LogicalPlan,
+    pub scope: Scope,
     /// The plan already holds what stood before it (a function of its columns)
-    lateral: bool,
+    pub lateral: bool,
+    /// The rows of a LATERAL subquery that are not made rows yet
+    pub rows: Option<Rows>,
 }
 
 /// One row without columns.
@@ -80,8 +83,10 @@ impl Binder<'_> {
         let before_scope = before.as_ref().map(|(_, s)| s.clone()).unwrap_or_default();
         let first = self.factor(&item.relation, before.as_ref(), &before_scope, outer, ctes)?;
         let mut joined = if first.lateral || before.is_none() {
-            (first.plan, if first.lateral { before_scope.clone().beside(first.scope)? } else { first.scope })
-        } else if item.joins.is_empty() || self.is_correlated(&first.plan) {
+            let scope = first.scope.clone();
+            let scope = if first.lateral { before_scope.clone().beside(scope)? } else { scope };
+            (first.opened(false)?, scope)
+        } else if item.joins.is_empty() || self.is_correlated(&first.plan) || item.joins.iter().all(is_lateral) {
             let (plan, scope) = before.ok_or_else(|| Error::internal("nothing stands before"))?;
             let plan = self.join_plans(plan, first.plan, JoinType::Inner, None)?;
             let mut joined = (plan, scope.beside(first.scope)?);
@@ -128,7 +133,14 @@ impl Binder<'_> {
             other => return Err(Error::unsupported(format!("the join {other:?}"))),
         };
         let visible = around.clone().beside(left.1.clone())?;
-        let right = self.factor(&join.relation, Some(&left), &visible, outer, ctes)?;
+        let (mut right, mut constraint) =
+            (self.factor(&join.relation, Some(&left), &visible, outer, ctes)?, constraint);
+        if right.rows.is_some()
+            && kind == JoinType::Left
+            && let Some(within) = self.condition_within(join)?
+        {
+            (right, constraint) = (self.factor(&within, Some(&left), &visible, outer, ctes)?, None);
+        }
         let (left_plan, left_scope) = left;
         if right.lateral {
             let trivial = match constraint {
@@ -138,13 +150,13 @@ impl Binder<'_> {
                 }
                 Some(_) => false,
             };
-            let scope = left_scope.beside(right.scope)?;
-            if trivial && kind == JoinType::Inner {
-                return Ok((right.plan, scope));
+            let scope = left_scope.beside(right.scope.clone())?;
+            if trivial && (kind == JoinType::Inner || kind == JoinType::Left && right.rows.is_some()) {
+                return Ok((right.opened(kind == JoinType::Left)?, scope));
             }
             if let (Some(ast::JoinConstraint::On(e)), JoinType::Inner) = (constraint, kind) {
                 let on = self.on(&scope, e, outer, ctes)?;
-                return Ok((self.filter(right.plan, on.expr)?, scope));
+                return Ok((self.filter(right.opened(false)?, on.expr)?, scope));
             }
             return Err(Error::unsupported("an outer join with a function of the columns before it"));
         }
@@ -360,11 +372,11 @@ impl Binder<'_> {
                     return Err(Error::new(Condition::SyntaxError, "subquery in FROM must have an alias")
                         .hint("For example, FROM (SELECT ...) [AS] foo."));
                 };
-                self.derived(*lateral, subquery, alias, visible, outer, ctes)
+                self.derived(*lateral, subquery, alias, (before, visible), outer, ctes)
             }
             F::NestedJoin { table_with_joins, alias } => {
                 let (plan, scope) = self.table_with_joins(table_with_joins, None, outer, ctes)?;
-                let Some(alias) = alias else { return Ok(Source { plan, scope, lateral: false }) };
+                let Some(alias) = alias else { return Ok(Source { plan, scope, lateral: false, rows: None }) };
                 // The alias hides what is within.
                 let outputs = outputs_of(&scope);
                 let name = fold(&alias.name);
@@ -492,36 +504,6 @@ impl Binder<'_> {
         self.aliased(bound.plan, outputs, shown, alias, None)
     }
 
-    fn derived(
-        &self,
-        lateral: bool,
-        query: &ast::Query,
-        alias: &ast::TableAlias,
-        visible: &Scope,
-        outer: Option<&Level<'_>>,
-        ctes: Option<&Ctes>,
-    ) -> Result<Source> {
-        let shown = fold(&alias.name);
-        if !lateral {
-            let bound = self.decide_texts(self.query(query, outer, ctes)?)?;
-            return self.aliased(bound.plan, bound.outputs, &shown, Some(alias), None);
-        }
-        let asked = Asked::default();
-        let level = lateral_level(visible, outer, ctes, &asked);
-        let bound = self.decide_texts(self.query(query, Some(&level), ctes)?)?;
-        let refs = bound.plan.all_out_ref_exprs();
-        if refs.is_empty() {
-            return self.aliased(bound.plan, bound.outputs, &shown, Some(alias), None);
-        }
-        self.correlated.set(true);
-        let subquery = Subquery {
-            subquery: Arc::new(bound.plan),
-            outer_ref_columns: refs,
-            spans: datafusion::common::Spans::new(),
-        };
-        self.aliased(LogicalPlan::Subquery(subquery), bound.outputs, &shown, Some(alias), None)
-    }
-
     /// A function in FROM.
     fn table_function(
         &self,
@@ -581,11 +563,11 @@ impl Binder<'_> {
         rename_columns(&mut scope.columns, &shown, alias)?;
         scope.relations.push(ScopeRelation { name: shown, alias: relation, table: None });
         let plan = unnest(projection(base, exprs)?, unnested, false)?;
-        Ok(Source { plan, scope, lateral: refers && before.is_some() })
+        Ok(Source { plan, scope, lateral: refers && before.is_some(), rows: None })
     }
 
     /// A plan under a name of its own.
-    fn aliased(
+    pub(super) fn aliased(
         &self,
         plan: LogicalPlan,
         outputs: Vec<Output>,
@@ -624,7 +606,7 @@ impl Binder<'_> {
             .collect();
         rename_columns(&mut columns, shown, alias)?;
         let relation = ScopeRelation { name: shown.to_owned(), alias: name, table };
-        Ok(Source { plan, scope: Scope { columns, relations: vec![relation] }, lateral: false })
+        Ok(Source { plan, scope: Scope { columns, relations: vec![relation] }, lateral: false, rows: None })
     }
 
     /// The queries of WITH, added to those around.
@@ -648,17 +630,8 @@ impl Binder<'_> {
     }
 }
 
-fn lateral_level<'a>(
-    visible: &'a Scope,
-    outer: Option<&'a Level<'a>>,
-    ctes: Option<&'a Ctes>,
-    asked: &'a Asked,
-) -> Level<'a> {
-    Level { scope: visible, outer, ctes, allowed: Allowed::plain("functions in FROM"), windows: &[], asked }
-}
-
 /// Column names of an alias, given to the first columns.
-fn rename_columns(columns: &mut [ScopeColumn], shown: &str, alias: Option<&ast::TableAlias>) -> Result<()> {
+pub(super) fn rename_columns(columns: &mut [ScopeColumn], shown: &str, alias: Option<&ast::TableAlias>) -> Result<()> {
     let Some(alias) = alias else { return Ok(()) };
     let visible = columns.iter().filter(|c| c.name != KEY_COLUMN).count();
     check_alias(alias, shown, visible)?;

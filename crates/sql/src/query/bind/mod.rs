@@ -11,7 +11,9 @@
 //! | [`bound`]    | expressions with their SQL types                              |
 //! | [`scope`]    | what names mean at some place in a statement                  |
 //! | [`query`]    | WITH, set operations, VALUES, ORDER BY and LIMIT around them  |
-//! | [`from`]     | FROM: tables, joins, functions, LATERAL                       |
+//! | [`from`]     | FROM: tables, joins, functions                                |
+//! | `joinable`   | which correlated subqueries become joins                      |
+//! | `lateral`    | subqueries in FROM, LATERAL among them                        |
 //! | [`select`]   | one SELECT: from WHERE to DISTINCT                            |
 //! | [`group`]    | GROUP BY and what may stand above it                          |
 //! | [`expr`]     | expressions                                                   |
@@ -32,6 +34,8 @@ pub mod compare;
 pub mod expr;
 pub mod from;
 pub mod group;
+mod joinable;
+mod lateral;
 pub mod literal;
 pub mod operator;
 pub mod query;
@@ -164,7 +168,7 @@ impl<'a> Binder<'a> {
     }
 
     /// A number no other call has given.
-    fn number(&self) -> usize {
+    pub fn number(&self) -> usize {
         self.counter.set(self.counter.get() + 1);
         self.counter.get()
     }

@@ -15,6 +15,7 @@ use polity_base::{Type, Value};
 
 use super::bound::{Bound, Form};
 use super::coerce;
+use super::joinable::{for_existence, is_joinable, is_semi_joinable, refers_far};
 use super::scope::{Level, Output};
 use super::select::projection;
 use super::{Binder, BoundQuery, refused};
@@ -42,7 +43,18 @@ impl Binder<'_> {
         if bound.plan.contains_outer_reference() || !bound.plan.all_out_ref_exprs().is_empty() {
             self.correlated.set(true);
         }
+        self.near(&bound.plan)?;
         Ok(bound)
+    }
+
+    /// Refuses what only subqueries that are run row by row can do: to refer over more
+    /// than one level.
+    pub(super) fn near(&self, plan: &LogicalPlan) -> Result<()> {
+        if self.by_row || !refers_far(plan) {
+            return Ok(());
+        }
+        self.correlated.set(true);
+        Err(Error::unsupported("a reference over several levels of subqueries"))
     }
 
     /// `(SELECT …)` as a value.
@@ -52,7 +64,7 @@ impl Binder<'_> {
         let refs = bound.plan.all_out_ref_exprs();
         let expr = if refs.is_empty() {
             Expr::ScalarSubquery(subquery(bound.plan, refs))
-        } else if self.by_row {
+        } else if self.by_row || !is_joinable(&bound.plan) {
             let arg = subplan::arguments(level, refs);
             subplan::call(bound.plan, arg, Wanted::Scalar, output.data.clone())
         } else if gives_one_row(&bound.plan) {
@@ -91,15 +103,15 @@ impl Binder<'_> {
 
     /// `[NOT] EXISTS (SELECT …)`.
     pub fn exists(&self, level: &Level<'_>, query: &ast::Query, negated: bool) -> Result<Bound> {
-        let bound = self.subquery(level, query)?;
-        let refs = bound.plan.all_out_ref_exprs();
+        let plan = for_existence(self.subquery(level, query)?.plan);
+        let refs = plan.all_out_ref_exprs();
         let is_filter = level.allowed.clause == "WHERE";
-        if !self.by_row && is_filter {
-            let expr = Expr::Exists(Exists::new(subquery(bound.plan, refs), negated));
+        if !self.by_row && is_filter && is_semi_joinable(&plan) {
+            let expr = Expr::Exists(Exists::new(subquery(plan, refs), negated));
             return Ok(Bound::new(expr, Type::Bool));
         }
         let args = subplan::arguments(level, refs);
-        let call = subplan::call(bound.plan, args, Wanted::Exists, types::data_type(&Type::Bool));
+        let call = subplan::call(plan, args, Wanted::Exists, types::data_type(&Type::Bool));
         Ok(Bound::new(if negated { Expr::Not(Box::new(call)) } else { call }, Type::Bool))
     }
 
@@ -169,7 +181,7 @@ impl Binder<'_> {
         let refs = plan.all_out_ref_exprs();
         let is_filter = level.allowed.clause == "WHERE";
         let one = pairs.len() == 1;
-        if is_filter && !self.by_row && op == Operator::Eq && one {
+        if is_filter && !self.by_row && op == Operator::Eq && one && is_semi_joinable(&plan) {
             let left = pairs.pop().map(|(l, _)| l).unwrap_or_default();
             let expr = Expr::InSubquery(InSubquery::new(Box::new(left), subquery(plan, refs), negated));
             return Ok(Bound::new(expr, Type::Bool));

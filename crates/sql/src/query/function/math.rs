@@ -3,6 +3,7 @@
 use polity_base::{Decimal, Type, Value};
 
 use super::arithmetic::{by_zero, out_of_range};
+use super::exact;
 use super::kernel::Kernel;
 use super::list::{Function, Ty, bind, strict, volatile};
 use crate::error::{Condition, Error, Result};
@@ -70,32 +71,17 @@ pub static FUNCTIONS: &[Function] = &[
     strict("cbrt", &[Float8], Float8, |a, o| float(o, a.float(0)?.cbrt())),
     strict("power", &[Float8, Float8], Float8, |a, o| float(o, power(a.float(0)?, a.float(1)?)?)),
     strict("pow", &[Float8, Float8], Float8, |a, o| float(o, power(a.float(0)?, a.float(1)?)?)),
-    strict("power", &[Numeric, Numeric], Numeric, |a, o| o.numeric(numeric_power(a.numeric(0)?, a.numeric(1)?)?)),
-    strict("pow", &[Numeric, Numeric], Numeric, |a, o| o.numeric(numeric_power(a.numeric(0)?, a.numeric(1)?)?)),
+    strict("power", &[Numeric, Numeric], Numeric, |a, o| o.numeric(exact::power(a.numeric(0)?, a.numeric(1)?)?)),
+    strict("pow", &[Numeric, Numeric], Numeric, |a, o| o.numeric(exact::power(a.numeric(0)?, a.numeric(1)?)?)),
     strict("exp", &[Float8], Float8, |a, o| float(o, bounded(a.float(0)?.exp(), a.float(0)?)?)),
-    strict("exp", &[Numeric], Numeric, |a, o| {
-        let v = a.numeric(0)?;
-        o.numeric(approximated(v.to_f64().exp(), v.scale())?)
-    }),
+    strict("exp", &[Numeric], Numeric, |a, o| o.numeric(exact::exp(a.numeric(0)?)?)),
     strict("ln", &[Float8], Float8, |a, o| float(o, logarithm(a.float(0)?)?.ln())),
-    strict("ln", &[Numeric], Numeric, |a, o| {
-        let v = a.numeric(0)?;
-        o.numeric(approximated(logarithm(v.to_f64())?.ln(), v.scale())?)
-    }),
+    strict("ln", &[Numeric], Numeric, |a, o| o.numeric(exact::ln(a.numeric(0)?)?)),
     strict("log", &[Float8], Float8, |a, o| float(o, logarithm(a.float(0)?)?.log10())),
     strict("log10", &[Float8], Float8, |a, o| float(o, logarithm(a.float(0)?)?.log10())),
-    strict("log", &[Numeric], Numeric, |a, o| {
-        let v = a.numeric(0)?;
-        o.numeric(approximated(logarithm(v.to_f64())?.log10(), v.scale())?)
-    }),
-    strict("log", &[Numeric, Numeric], Numeric, |a, o| {
-        let (b, v) = (a.numeric(0)?, a.numeric(1)?);
-        let base = logarithm(b.to_f64())?.ln();
-        if base == 0.0 {
-            return Err(by_zero());
-        }
-        o.numeric(approximated(logarithm(v.to_f64())?.ln() / base, v.scale().max(b.scale()))?)
-    }),
+    strict("log", &[Numeric], Numeric, |a, o| o.numeric(exact::log(Decimal::from(10), a.numeric(0)?)?)),
+    strict("log10", &[Numeric], Numeric, |a, o| o.numeric(exact::log(Decimal::from(10), a.numeric(0)?)?)),
+    strict("log", &[Numeric, Numeric], Numeric, |a, o| o.numeric(exact::log(a.numeric(0)?, a.numeric(1)?)?)),
     strict("mod", &[Int2, Int2], Int2, |a, o| o.value(&Value::Int2(remainder(a.int(0)?, a.int(1)?)? as i16))),
     strict("mod", &[Int4, Int4], Int4, |a, o| o.value(&Value::Int4(remainder(a.int(0)?, a.int(1)?)? as i32))),
     strict("mod", &[Int8, Int8], Int8, |a, o| o.value(&Value::Int8(remainder(a.int(0)?, a.int(1)?)?))),
@@ -226,18 +212,6 @@ fn down(v: Decimal) -> Option<Decimal> {
     if v < whole { whole.checked_sub(Decimal::from(1)) } else { Some(whole) }
 }
 
-/// The scale PostgreSQL gives an irrational result: sixteen significant digits.
-fn significant_scale(v: f64, least: u8) -> u8 {
-    let weight = if v == 0.0 { 0 } else { v.abs().log10().floor() as i32 };
-    (16 - weight - i32::from(weight >= 0)).clamp(i32::from(least), 34).max(0) as u8
-}
-
-fn approximated(v: f64, least: u8) -> Result<Decimal> {
-    let scale = significant_scale(v, least);
-    let text = format!("{v:.*}", usize::from(scale));
-    text.parse().map_err(|_| types::numeric_overflow())
-}
-
 /// The root at PostgreSQL's scale, exact to its last digit.
 pub fn square_root(v: Decimal) -> Result<Decimal> {
     if v.mantissa() < 0 {
@@ -263,47 +237,6 @@ pub fn square_root(v: Decimal) -> Result<Decimal> {
         guess = half;
     }
     guess.rescale(scale).ok_or_else(types::numeric_overflow)
-}
-
-fn numeric_power(a: Decimal, b: Decimal) -> Result<Decimal> {
-    let whole = b.normalize();
-    if a.mantissa() == 0 && b.mantissa() < 0 {
-        return Err(Error::new(Condition::InvalidArgumentForPower, "zero raised to a negative power is undefined"));
-    }
-    if whole.scale() == 0
-        && let Ok(n) = i32::try_from(whole.mantissa())
-    {
-        let approximate = a.to_f64().powi(n);
-        // power_var_int: at least sixteen significant digits, and the scale of
-        // the base.
-        let scale = significant_scale(approximate, 0).max(a.scale()).min(38);
-        if n >= 0 {
-            let mut result = Decimal::from(1);
-            let mut base = a;
-            let mut left = n;
-            let exact = loop {
-                if left & 1 == 1 {
-                    match result.checked_mul(base) {
-                        Some(product) => result = product,
-                        None => break false,
-                    }
-                }
-                left >>= 1;
-                if left == 0 {
-                    break true;
-                }
-                match base.checked_mul(base) {
-                    Some(square) => base = square,
-                    None => break false,
-                }
-            };
-            if exact && let Some(result) = result.rescale(scale) {
-                return Ok(result);
-            }
-        }
-        return approximated(approximate, a.scale());
-    }
-    approximated(power(a.to_f64(), b.to_f64())?, a.scale().max(b.scale()))
 }
 
 /// A function that keeps the scale of its argument.
@@ -377,7 +310,6 @@ mod tests {
         let d = |t: &str| t.parse::<Decimal>().unwrap();
         assert_eq!(square_root(d("2")).unwrap().to_string(), "1.414213562373095");
         assert_eq!(square_root(d("16")).unwrap().to_string(), "4.000000000000000");
-        assert_eq!(numeric_power(d("2"), d("10")).unwrap(), d("1024"));
         assert_eq!(up(d("-1.5")).unwrap().to_string(), "-1");
         assert_eq!(down(d("-1.5")).unwrap().to_string(), "-2");
     }

@@ -9,6 +9,7 @@
 //! | [`convert`]    | conversions and sort keys                                   |
 //! | [`arithmetic`] | `+ - * / %` on numbers                                      |
 //! | [`math`]       | functions on numbers                                        |
+//! | [`exact`]      | logarithms and powers of numbers, with all their digits     |
 //! | [`text`]       | functions on text and bytes                                 |
 //! | [`pattern`]    | LIKE, SIMILAR TO, regular expressions                       |
 //! | [`datetime`]   | dates, times, intervals                                     |
@@ -17,6 +18,7 @@
 //! | [`json`]       | JSON                                                        |
 //! | [`set`]        | functions that give sets                                    |
 //! | [`names`]      | object identifiers and the names they stand for             |
+//! | [`sequence`]   | numbers of sequences                                        |
 //! | [`system`]     | functions about the session and the catalog                 |
 //! | [`digest`]     | MD5 and base64                                              |
 //! | [`random`]     | random numbers for queries                                  |
@@ -26,6 +28,7 @@ pub mod array;
 pub mod convert;
 pub mod datetime;
 pub mod digest;
+pub mod exact;
 pub mod fold;
 pub mod format;
 pub mod json;
@@ -36,6 +39,7 @@ pub mod names;
 pub mod ordered;
 pub mod pattern;
 pub mod random;
+pub mod sequence;
 pub mod set;
 pub mod system;
 pub mod text;

@@ -44,6 +44,7 @@ pub fn call(binder: &Binder<'_>, name: &str, args: &[Bound]) -> Result<Option<Bo
         }
         ("pg_backend_pid", []) => Ok(Some(binder.session_number())),
         ("version", []) => text(crate::query::system::version()),
+        ("nextval" | "currval" | "lastval" | "setval", _) => super::sequence::call(binder, name, args),
         _ => crate::query::system::call(binder, name, args),
     }
 }

@@ -170,7 +170,7 @@ impl Segment {
         picks.extend((at..keys.len()).map(|row| (0, row)));
         let anew = decoder.finish(anew)?;
         let rows = interleave_record_batch(&[&self.rows, &anew], &picks).map_err(Error::internal)?;
-        Ok(Segment::new(self.span.clone(), view.read_at(), self.layout.clone(), compacted(&rows)?))
+        Ok(Segment::new(self.span.clone(), view.read_at_of(&self.span.start), self.layout.clone(), compacted(&rows)?))
     }
 
     /// The columns `projection` of the table, as a batch of `schema`.
@@ -269,7 +269,7 @@ impl ColumnCache {
             let most = segment.rows.num_rows() / 4 + 1;
             let Some(mut changed) = view.written_between(&segment.span, segment.at(), most) else { continue };
             if changed.is_empty() {
-                segment.at.fetch_max(view.read_at().0, Ordering::AcqRel);
+                segment.at.fetch_max(view.read_at_of(&span.start).0, Ordering::AcqRel);
             }
             let ours = within(&own, &segment.span);
             if !ours.is_empty() {
@@ -459,7 +459,8 @@ impl Columns {
         let end = last.filter(|_| full).map_or_else(|| filling.rest.end.clone(), |key| key.successor());
         let span = Span { start: std::mem::replace(&mut filling.rest.start, end.clone()), end };
         let rows = decoder.finish(columns)?;
-        let segment = Arc::new(Segment::new(span, self.view.read_at(), self.layout.clone(), rows));
+        let at = self.view.read_at_of(&span.start);
+        let segment = Arc::new(Segment::new(span, at, self.layout.clone(), rows));
         self.cache.keep(&segment);
         self.kept(&segment, within(&self.own, &segment.span)).map(Some)
     }

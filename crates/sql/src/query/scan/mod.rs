@@ -42,7 +42,7 @@ use self::ranges::Constraints;
 use crate::catalog;
 use crate::catalog::model::Table;
 use crate::error::{Error, Result};
-use crate::session::{Engine, Watch};
+use crate::session::{Engine, SequenceMemory, Watch};
 
 /// What a run of a plan reads: found by its leaves through the session.
 pub struct RunState {
@@ -56,6 +56,10 @@ pub struct RunState {
     pub columns: Arc<ColumnCache>,
     /// What sessions share: who is there, and which numbers sequences gave
     pub engine: Arc<Engine>,
+    /// What the session remembers of sequences
+    pub sequences: SequenceMemory,
+    /// Whether its transaction writes nothing
+    pub read_only: bool,
 }
 
 /// Tables with fewer rows are read by one task.
@@ -96,7 +100,8 @@ impl StoredTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let decoder = Decoder::new(&self.table, &self.schema, projection)?;
-        let mut access = Constraints::of(&self.table, filters).access(&self.table)?;
+        let mut access = Constraints::of(&self.table, filters)
+            .access(&self.table, |index| Ok(state.view.has_index(index.storage)?))?;
         let total = state.estimates.rows(self.table.primary.storage, &state.view)?;
         let whole = access.index.is_none() && access.equalities == 0 && !access.ranged && !access.spans.is_empty();
         let mut rows = total as f64;

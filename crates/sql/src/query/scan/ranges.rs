@@ -156,8 +156,8 @@ impl Constraints {
         }
     }
 
-    /// The best way to the rows that can match.
-    pub fn access(&self, table: &Table) -> Result<Access> {
+    /// The best way to the rows that can match, by an index that is `usable`.
+    pub fn access(&self, table: &Table, usable: impl Fn(&Index) -> Result<bool>) -> Result<Access> {
         let primary: Vec<(ColumnId, Direction)> =
             table.primary.columns.iter().map(|c| (*c, Direction::Ascending)).collect();
         let mut best = self.through(table, None, table.primary.storage, &primary)?;
@@ -169,7 +169,7 @@ impl Constraints {
             let mut access = self.through(table, Some(i), index.storage, &index.columns)?;
             access.unique = index.unique && access.equalities == index.columns.len();
             let worth = |a: &Access| (a.unique, a.equalities, a.ranged && a.equalities > 0);
-            if access.equalities > 0 && worth(&access) > worth(&best) {
+            if access.equalities > 0 && worth(&access) > worth(&best) && usable(index)? {
                 best = access;
             }
         }

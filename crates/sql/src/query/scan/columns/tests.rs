@@ -14,7 +14,17 @@ const STORAGE: IndexId = IndexId(20_000);
 
 fn column(id: u16, r#type: Type, missing: Value) -> Column {
     let name = format!("c{id}");
-    Column { id: ColumnId(id), name, r#type, not_null: false, default: None, identity: None, missing, comment: None }
+    Column {
+        id: ColumnId(id),
+        name,
+        r#type,
+        not_null: false,
+        default: None,
+        identity: None,
+        merge: Default::default(),
+        missing,
+        comment: None,
+    }
 }
 
 /// A table of three columns, the last of which old rows lack.
