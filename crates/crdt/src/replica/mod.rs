@@ -109,8 +109,10 @@ pub(crate) struct Shared {
     started: Timestamp,
     /// Where pieces of work wait for the sequencer
     queue: mpsc::UnboundedSender<sequencer::Work>,
-    /// What was applied, on the disk
+    /// What was applied, on the disk: all of it shows
     pub(crate) applied: watch::Sender<VersionVector>,
+    /// What is on the disk: nothing else shows
+    shown: Mutex<VersionVector>,
     /// Why the replica cannot go on, if it cannot
     failure: watch::Sender<Option<String>>,
     /// Up to where no single deltas are kept
@@ -186,6 +188,7 @@ impl Replica {
             started,
             queue,
             applied: watch::Sender::new(found.vector.clone()),
+            shown: Mutex::new(found.vector.clone()),
             failure: watch::Sender::new(None),
             floor: RwLock::new(found.floor),
             hold: Mutex::new(Hold::new(limits.held_bytes)),
@@ -282,9 +285,9 @@ impl Replica {
         Ok(())
     }
 
-    /// What was applied here.
+    /// What was applied here: nothing that can be read now is missing in it.
     pub fn vector(&self) -> VersionVector {
-        self.inner.shared.applied.borrow().clone()
+        self.inner.shared.shown.lock().clone()
     }
 
     /// Waits until all of `wanted` was applied here.

@@ -1,19 +1,20 @@
 //! What is done now and then: forgetting what all have seen, building indexes, letting
 //! old conflicts go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
-use polity_base::{IndexId, Key, NodeId, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, NodeId, Span, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Shared;
 use super::book::{self, Book};
 use super::draft::{Draft, encoded, storage_of};
-use super::{Replica, Shared};
 use crate::error::Error;
 use crate::stamp::VersionVector;
 
@@ -79,7 +80,7 @@ impl Shared {
     /// Builds the indexes that are not built yet, out of the rows that are here. Rows
     /// that are written meanwhile bring their entries along.
     async fn build_indexes(self: &Arc<Shared>) -> Result<(), Error> {
-        for (table, index) in self.schema.indexes() {
+        for (index, table) in self.schema.indexes() {
             if self.built.read().contains(&index) {
                 continue;
             }
@@ -108,6 +109,7 @@ impl Shared {
         }
         self.drop_oldest().await?;
         self.settle_departures().await?;
+        self.clear_dropped().await?;
         self.even_out().await;
         self.drop_old_conflicts().await?;
         let stable = if planted(Bug::CollectEarly) { self.applied.borrow().clone() } else { stable };
@@ -266,19 +268,42 @@ impl Draft<'_> {
     }
 }
 
-impl Replica {
-    /// Removes everything of a dropped storage, and what merging remembers of its rows,
-    /// from this replica.
-    pub async fn clear(&self, storage: IndexId) -> Result<(), Error> {
-        let shared = &self.inner.shared;
+impl Shared {
+    /// Removes what is kept of storages that were dropped.
+    async fn clear_dropped(&self) -> Result<(), Error> {
+        for storage in self.storages()? {
+            if self.schema.is_dropped(storage) {
+                self.clear(storage).await?;
+                tracing::info!(%storage, "removed the rows of a dropped table or index");
+            }
+        }
+        Ok(())
+    }
+
+    /// The storages of which something is kept: one look at each.
+    fn storages(&self) -> Result<BTreeSet<IndexId>, Error> {
+        let reader = self.state.snapshot()?;
+        let at = reader.applied(Guarantee::Eventual);
+        let mut storages = BTreeSet::new();
+        let mut span = Guarantee::Eventual.span();
+        while let Some((key, _)) = reader.scan(&span, at)?.next()? {
+            let storage = storage_of(&key);
+            storages.extend(book::table_of(storage));
+            span.start = Span::of_index(storage).end;
+        }
+        Ok(storages)
+    }
+
+    /// Removes everything of a storage, and what merging remembers of its rows.
+    pub(super) async fn clear(&self, storage: IndexId) -> Result<(), Error> {
         let clear = move |draft: &mut Draft<'_>| {
             draft.clear(Span::of_index(storage));
             draft.clear(Span::of_index(storage.merging()));
             draft.delete(book::built(storage));
             Ok(())
         };
-        shared.run(clear).await?;
-        shared.built.write().remove(&storage);
+        self.run(clear).await?;
+        self.built.write().remove(&storage);
         Ok(())
     }
 }

@@ -93,3 +93,32 @@ async fn shares_that_a_departed_member_still_gets_go_to_the_heir() {
     sleep(Duration::from_secs(3)).await;
     world.commit(1, vec![(key(1), update(STOCK, stock(-9)))]).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_heir_that_is_gone_too_had_taken_over_goes_on_to_the_next() {
+    let mut world = World::new(4, 4).await;
+    sleep(Duration::from_secs(1)).await;
+    let rows = (0..50).map(|n| (key(n), insert("ticket", 8)));
+    world.commit(1, rows.collect()).await.unwrap();
+    world.settle().await;
+    for (gone, heir) in [(4, 1), (1, 2)] {
+        world.depart(gone, NOBODY_YET);
+        let survivor = heir + 1;
+        let last_write = world.replica(survivor).agree_on_last_write(NodeId(gone)).await.unwrap();
+        let departure = Departure { last_write: Some(last_write), heir: Some(NodeId(heir)) };
+        world.depart(gone, departure);
+        sleep(Duration::from_secs(3)).await;
+        world.halt(NodeId(gone), Crash::Lost).await;
+    }
+    // The first heir is gone: whom it gave out for is the next one's, too.
+    let mut members = world.net.members.lock().clone();
+    members.removed.values_mut().for_each(|departure| departure.heir = Some(NodeId(2)));
+    *world.net.members.lock() = members;
+    sleep(Duration::from_secs(3)).await;
+    world.settle().await;
+    for n in 0..50 {
+        world.commit(2, vec![(key(n), update(STOCK, stock(-8)))]).await.unwrap();
+        let refused = world.commit(3, vec![(key(n), update(STOCK, stock(-1)))]).await;
+        assert!(matches!(refused, Err(Error::OutOfBounds { .. } | Error::ShareTooSmall { .. })), "{refused:?}");
+    }
+}
