@@ -180,6 +180,8 @@ impl Shared {
         let mut next = Filling { cursor: end, ..filling };
         let floor = next.floor.get_or_insert_with(|| page.vector.clone()).clone();
         next.ceiling.join(&page.ceiling);
+        // What is written here from now on is later than all that is here.
+        self.clock.observe(page.ceiling.last());
         if page.next.is_none() {
             next.paged = true;
             if stale {
