@@ -12,7 +12,7 @@
 use bytes::Bytes;
 
 use crate::decimal::Decimal;
-use crate::value::{Interval, Value};
+use crate::value::{Interval, MAX_DEPTH, Value};
 
 const VERSION: u8 = 1;
 
@@ -46,9 +46,6 @@ mod tag {
     pub const ARRAY: u8 = 19;
     pub const ABSENT: u8 = 20;
 }
-
-/// Arrays nest at most this deep.
-const MAX_DEPTH: u8 = 8;
 
 /// A borrowed value of an encoded row.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,9 +1,10 @@
 //! One SQL value.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::decimal::Decimal;
 
@@ -54,7 +55,24 @@ pub enum Value {
     /// `uuid`
     Uuid(u128),
     /// An array; elements all of one type or NULL
-    Array(Vec<Value>),
+    Array(#[serde(deserialize_with = "shallow")] Vec<Value>),
+}
+
+/// Arrays nest at most this deep.
+pub(crate) const MAX_DEPTH: u8 = 8;
+
+/// Elements that nest no deeper than arrays may: bytes from elsewhere could say any depth,
+/// and reading them must not take any stack.
+fn shallow<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    thread_local!(static DEPTH: Cell<u8> = const { Cell::new(0) });
+    let depth = DEPTH.get();
+    if depth >= MAX_DEPTH {
+        return Err(serde::de::Error::custom("array nested too deeply"));
+    }
+    DEPTH.set(depth + 1);
+    let elements = Vec::deserialize(deserializer);
+    DEPTH.set(depth);
+    elements
 }
 
 /// An interval as PostgreSQL keeps it: three counts that do not convert into

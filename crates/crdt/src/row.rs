@@ -16,6 +16,7 @@
 //! with 1 again. It may meet a replica that has not forgotten yet; that one sees that
 //! the author knew of the delete and lets the insert stand ([`RowState::join`]).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use polity_base::key::NotAKey;
@@ -45,7 +46,8 @@ pub struct RowState {
     pub cells: BTreeMap<ColumnId, Cell>,
 }
 
-/// A value that a write lost to one whose author had not seen it.
+/// A value that a write lost to one whose author had not seen it. Of a counter or a set
+/// that lost whole, what it stood at.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Lost {
     /// The column
@@ -152,8 +154,7 @@ impl RowState {
                 if let Some(shortage) = shortage.filter(|_| !planted(Bug::SpendWithoutShare)) {
                     return Err(Refused::Short(column, shortage));
                 }
-                let after = counter.tally(stamp.origin).after(*amount);
-                let after = after.filter(|_| i64::try_from(counter.sum() + i128::from(*amount)).is_ok());
+                let after = counter.tally(stamp.origin).after(*amount).filter(|_| counter.can_show(*amount));
                 Ok(Cell::Counter(counter.part(stamp.origin, after.ok_or(Refused::Overflow(column))?)))
             }
             (ColumnChange::Elements { added, removed }, Some(Cell::Set(set))) => {
@@ -167,19 +168,15 @@ impl RowState {
     /// whether this state changed.
     pub fn join(&mut self, other: &RowState, context: JoinContext<'_>, lost: &mut Vec<Lost>) -> bool {
         if self.life.count != other.life.count {
-            // The author of a lower life knew of this delete, and every replica had it.
-            let forgotten = |deleted: &RowState, of: &VersionVector| {
-                !deleted.is_live() && !deleted.is_blank() && of.covers(deleted.life.stamp)
-            };
             let theirs = match other.life.count > self.life.count {
-                true => !(self.is_live() && forgotten(other, context.here)),
-                false => other.is_live() && forgotten(self, context.author),
+                true => !self.begins_after(other, context.here),
+                false => other.begins_after(self, context.author),
             };
             if theirs {
-                lose(&self.cells, other, context.author, lost);
+                lose(self, other, context.author, lost);
                 *self = other.clone();
             } else {
-                lose(&other.cells, self, context.here, lost);
+                lose(other, self, context.here, lost);
             }
             return theirs;
         }
@@ -197,6 +194,35 @@ impl RowState {
             }
         }
         *self != before
+    }
+
+    /// Whether this row was inserted where `deleted` had been forgotten: whoever has this
+    /// state, and `knew` this much, knew of the delete, and still counts no further.
+    fn begins_after(&self, deleted: &RowState, knew: &VersionVector) -> bool {
+        self.is_live()
+            && !deleted.is_live()
+            && knew.covers(deleted.life.stamp)
+            // A row that is older is damage or a backup's, and stays deleted.
+            && self.life.stamp > deleted.life.stamp
+    }
+
+    /// Puts what [`RowState::change`] gave over the state that it was computed from, or over
+    /// what changes of the same transaction gave before. Unlike a join, the later of two
+    /// changes stands although both have the transaction's stamp.
+    pub fn put_over(&mut self, part: &RowState) {
+        if part.life.count != self.life.count {
+            *self = part.clone();
+            return;
+        }
+        for (column, cell) in &part.cells {
+            match (self.cells.get_mut(column), cell) {
+                (Some(Cell::Counter(known)), Cell::Counter(more)) => known.join(more),
+                (Some(Cell::Set(known)), Cell::Set(more)) => known.put_over(more),
+                _ => {
+                    self.cells.insert(*column, cell.clone());
+                }
+            }
+        }
     }
 
     /// What gives `to` the right of `from` to change the counter of `column`, up to
@@ -280,8 +306,7 @@ fn begin(column: ColumnId, change: &ColumnChange, stamp: Stamp, members: &[NodeI
                 return Err(Refused::OutOfBounds(column));
             }
             let mut counter = Counter::new(*bounds, stamp);
-            let above = amount.checked_sub(counter.lowest()).ok_or(Refused::Overflow(column))?;
-            let tally = counter.tally(stamp.origin).after(above).ok_or(Refused::Overflow(column))?;
+            let tally = counter.beginning(*amount).ok_or(Refused::Overflow(column))?;
             counter.tallies.insert(stamp.origin, tally);
             counter.spread(stamp.origin, members);
             Cell::Counter(counter)
@@ -306,36 +331,57 @@ fn elements(set: &Set, added: &[Value], removed: &[Value], stamp: Stamp) -> Resu
     Ok(part)
 }
 
-/// Notes the registers of a life that ends, unless whoever ended it had seen them.
-fn lose(cells: &BTreeMap<ColumnId, Cell>, winner: &RowState, seen: &VersionVector, lost: &mut Vec<Lost>) {
-    for (column, cell) in cells {
-        let Cell::Register(register) = cell else { continue };
-        let (kept, kept_stamp) = match winner.cells.get(column) {
-            Some(Cell::Register(kept)) => (Some(&kept.value), kept.stamp),
-            _ => (None, winner.life.stamp),
+/// Notes the values of a life that ends, unless whoever ended it had seen them. Counters
+/// and sets have no one write, so they are noted with a row whose insert was not seen.
+fn lose(loser: &RowState, winner: &RowState, seen: &VersionVector, lost: &mut Vec<Lost>) {
+    let whole = !seen.covers(loser.life.stamp);
+    for (column, cell) in &loser.cells {
+        let lost_stamp = match cell {
+            Cell::Register(register) if !seen.covers(register.stamp) => register.stamp,
+            Cell::Counter(counter) if whole && counter.tallies.contains_key(&loser.life.stamp.origin) => {
+                loser.life.stamp
+            }
+            Cell::Set(set) if whole && !set.values().is_empty() => loser.life.stamp,
+            _ => continue,
         };
-        if !seen.covers(register.stamp) && kept != Some(&register.value) {
-            let (kept, value) = (kept.cloned(), register.value.clone());
-            lost.push(Lost { column: *column, kept, kept_stamp, lost: value, lost_stamp: register.stamp });
-        }
+        let kept = winner.cells.get(column);
+        let kept_stamp = match kept {
+            Some(Cell::Register(kept)) => kept.stamp,
+            _ => winner.life.stamp,
+        };
+        note(column, cell.shown(), lost_stamp, kept.map(Cell::shown), kept_stamp, lost);
     }
 }
 
 /// Notes which of two writes of a column is lost, unless the other's author had seen it.
 fn outdo(column: ColumnId, ours: &Cell, theirs: &Cell, context: JoinContext<'_>, lost: &mut Vec<Lost>) {
-    let (Cell::Register(ours), Cell::Register(theirs)) = (ours, theirs) else { return };
-    let (kept, gone, seen) = match theirs.stamp.cmp(&ours.stamp) {
-        std::cmp::Ordering::Equal => return,
-        std::cmp::Ordering::Greater => (theirs, ours, context.author),
-        std::cmp::Ordering::Less => (ours, theirs, context.here),
+    let (our_stamp, their_stamp) = match (ours, theirs) {
+        (Cell::Register(ours), Cell::Register(theirs)) => (ours.stamp, theirs.stamp),
+        (Cell::Counter(ours), Cell::Counter(theirs)) => (ours.incarnation, theirs.incarnation),
+        _ => return,
     };
-    if !seen.covers(gone.stamp) && kept.value != gone.value {
-        lost.push(Lost {
-            column,
-            kept: Some(kept.value.clone()),
-            kept_stamp: kept.stamp,
-            lost: gone.value.clone(),
-            lost_stamp: gone.stamp,
-        });
+    let (kept, kept_stamp, gone, gone_stamp, seen) = match their_stamp.cmp(&our_stamp) {
+        Ordering::Equal => return,
+        Ordering::Greater => (theirs, their_stamp, ours, our_stamp, context.author),
+        Ordering::Less => (ours, our_stamp, theirs, their_stamp, context.here),
+    };
+    // Of a counter that lost, an update's part says little; its insert's part was noted.
+    let says_all = !matches!(gone, Cell::Counter(gone) if !gone.tallies.contains_key(&gone_stamp.origin));
+    if says_all && !seen.covers(gone_stamp) {
+        note(&column, gone.shown(), gone_stamp, Some(kept.shown()), kept_stamp, lost);
+    }
+}
+
+/// Equal values are no conflict.
+fn note(
+    column: &ColumnId,
+    gone: Value,
+    lost_stamp: Stamp,
+    kept: Option<Value>,
+    kept_stamp: Stamp,
+    lost: &mut Vec<Lost>,
+) {
+    if kept.as_ref() != Some(&gone) {
+        lost.push(Lost { column: *column, kept, kept_stamp, lost: gone, lost_stamp });
     }
 }

@@ -86,6 +86,11 @@ impl VersionVector {
         self.0.iter().map(|(origin, at)| (*origin, *at))
     }
 
+    /// The time of the last delta of all; zero if there is none.
+    pub fn last(&self) -> Timestamp {
+        self.0.values().copied().max().unwrap_or_default()
+    }
+
     /// Whether it is of nobody anything.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

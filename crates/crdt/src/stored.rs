@@ -13,6 +13,7 @@
 //! the insert is the life's. A row that was inserted and never changed takes some 20
 //! bytes of trace.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -71,6 +72,8 @@ impl RowState {
         cells.extend(trace.sets.into_iter().map(|(column, set)| (ColumnId(column), Cell::Set(set))));
         let state = RowState { life: trace.life, cells };
         match visible {
+            _ if state.is_blank() => Err(NotAState("a trace of nothing")),
+            None if !state.cells.is_empty() => Err(NotAState("a trace without its row")),
             Some(_) if !state.is_live() => Err(NotAState("a row that was deleted")),
             None if state.is_live() => Err(NotAState("a trace without its row")),
             _ => Ok(state),
@@ -82,10 +85,14 @@ impl RowState {
         if !self.is_live() {
             return None;
         }
-        let last = self.cells.keys().next_back().map_or(0, |column| column.0 + 1);
-        let shown: BTreeMap<ColumnId, Value> =
-            self.cells.iter().map(|(column, cell)| (*column, cell.shown())).collect();
-        Some(encode_sparse((0..last).map(|slot| shown.get(&ColumnId(slot)))))
+        let shown: Vec<(ColumnId, Cow<'_, Value>)> =
+            self.cells.iter().map(|(column, cell)| (*column, cell.shown_here())).collect();
+        let mut slots: Vec<Option<&Value>> = Vec::new();
+        for (column, value) in &shown {
+            slots.resize(usize::from(column.0), None);
+            slots.push(Some(value));
+        }
+        Some(encode_sparse(slots))
     }
 
     /// What is to be remembered besides; `None` if nothing is known of the row.
@@ -116,10 +123,14 @@ impl RowState {
 impl Cell {
     /// The value that readers see.
     pub fn shown(&self) -> Value {
+        self.shown_here().into_owned()
+    }
+
+    fn shown_here(&self) -> Cow<'_, Value> {
         match self {
-            Cell::Register(register) => register.value.clone(),
-            Cell::Counter(counter) => Value::Int8(counter.value()),
-            Cell::Set(set) => Value::Array(set.values()),
+            Cell::Register(register) => Cow::Borrowed(&register.value),
+            Cell::Counter(counter) => Cow::Owned(Value::Int8(counter.value())),
+            Cell::Set(set) => Cow::Owned(Value::Array(set.values())),
         }
     }
 }
@@ -137,7 +148,7 @@ impl Trace {
                 + 1
         };
         match self.registers.last_mut() {
-            Some((first, count, of)) if *of == number && *first + *count == column.0 => *count += 1,
+            Some((first, count, of)) if *of == number && first.checked_add(*count) == Some(column.0) => *count += 1,
             _ => self.registers.push((column.0, 1, number)),
         }
     }
@@ -160,8 +171,7 @@ fn registers(trace: &Trace, visible: Option<&[u8]>) -> Result<BTreeMap<ColumnId,
     let mut at = 0;
     for (first, count, number) in &trace.registers {
         let stamp = trace.stamp(*number)?;
-        let end = first.checked_add(*count).ok_or(NotAState("no such column"))?;
-        for column in *first..end {
+        for column in (u32::from(*first)..).take(usize::from(*count)) {
             while at < column {
                 slots.skip()?;
                 at += 1;
@@ -174,6 +184,7 @@ fn registers(trace: &Trace, visible: Option<&[u8]>) -> Result<BTreeMap<ColumnId,
                 Some(value) => value.to_value()?,
             };
             at += 1;
+            let column = u16::try_from(column).map_err(|_| NotAState("no such column"))?;
             cells.insert(ColumnId(column), Cell::Register(Register { stamp, value }));
         }
     }

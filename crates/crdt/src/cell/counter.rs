@@ -7,9 +7,15 @@
 //! so of two states of an entry the greater numbers are the later ones. (When a
 //! replica is lost for good, one other acts for it: see [`crate::escrow`].)
 //!
-//! Concurrent inserts of one row add up, like any additions. With an upper bound they
-//! could add up to more than it allows; such a counter is an *incarnation*: it
-//! begins with one insert, and of two concurrent ones the later stands whole.
+//! Concurrent inserts of one row add up, like any additions. With some bounds they could
+//! not: two inserts that begin with all that an upper bound allows, or each with what a
+//! bound below zero lets be taken, are together beyond it. Such a counter is an
+//! *incarnation*: it begins with one insert, and of two concurrent ones the later stands
+//! whole.
+//!
+//! Sums are exact however large. A replica refuses what takes the number it sees out of
+//! a bigint; if several together get there, the nearest bigint is shown until others
+//! bring it back.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +27,7 @@ use crate::stamp::Stamp;
 /// A number that is added to.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counter {
-    /// The insert it began with; zero where inserts add up
+    /// The write it began with; zero where inserts add up
     pub incarnation: Stamp,
     /// What it must stay within
     pub bounds: Bounds,
@@ -45,7 +51,8 @@ pub struct Tally {
 impl Counter {
     /// A counter that nobody has added to.
     pub fn new(bounds: Bounds, insert: Stamp) -> Counter {
-        let incarnation = if bounds.upper.is_some() { insert } else { Stamp::default() };
+        let adds_up = bounds.upper.is_none() && bounds.lower.is_none_or(|lower| lower == 0);
+        let incarnation = if adds_up { Stamp::default() } else { insert };
         Counter { incarnation, bounds, tallies: BTreeMap::new() }
     }
 
@@ -58,6 +65,25 @@ impl Counter {
     pub fn sum(&self) -> i128 {
         let sums = self.tallies.values().map(|t| i128::from(t.added) - i128::from(t.taken));
         i128::from(self.lowest()) + sums.sum::<i128>()
+    }
+
+    /// Whether the number can be shown after `amount` more; or is at least nearer to that.
+    pub fn can_show(&self, amount: i64) -> bool {
+        let (sum, after) = (self.sum(), self.sum() + i128::from(amount));
+        i64::try_from(after).is_ok() || after.unsigned_abs() < sum.unsigned_abs()
+    }
+
+    /// The tally of whoever begins this counter with `value`; `None` if that is too far
+    /// from where counting begins, or before.
+    pub fn beginning(&self, value: i64) -> Option<Tally> {
+        let above = i128::from(value) - i128::from(self.lowest());
+        let mut tally = Tally::default();
+        match above < 0 {
+            true if self.bounds.lower.is_some() => return None,
+            true => tally.taken = u64::try_from(-above).ok()?,
+            false => tally.added = u64::try_from(above).ok()?,
+        }
+        Some(tally)
     }
 
     /// The number; the nearest that fits, if replicas together went beyond.
@@ -73,7 +99,8 @@ impl Counter {
 
     /// This counter with nothing but one replica's part: what a delta carries.
     pub fn part(&self, node: NodeId, tally: Tally) -> Counter {
-        Counter { tallies: BTreeMap::from([(node, tally)]), ..self.clone() }
+        let tallies = BTreeMap::from([(node, tally)]);
+        Counter { incarnation: self.incarnation, bounds: self.bounds, tallies }
     }
 
     /// Both, unless they are of two incarnations: then the later.

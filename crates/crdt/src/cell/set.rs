@@ -21,6 +21,7 @@ use crate::stamp::{Stamp, VersionVector};
 
 /// Elements, by how they sort. Equal values are one element.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "Vec<(Value, Marks)>", try_from = "Vec<(Value, Marks)>")]
 pub struct Set {
     /// The marks of each element that was ever there
     pub elements: BTreeMap<Bytes, (Value, Marks)>,
@@ -95,6 +96,38 @@ fn place(value: &Value) -> Result<Bytes, NotAKey> {
     Ok(key.finish().0.slice(4..))
 }
 
+/// As bytes: how an element sorts is not written, it says its value.
+impl From<Set> for Vec<(Value, Marks)> {
+    fn from(set: Set) -> Vec<(Value, Marks)> {
+        set.elements.into_values().collect()
+    }
+}
+
+/// Elements that are not those of one set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotASet {
+    /// One has no order
+    #[error("an element is {0}")]
+    Element(#[from] NotAKey),
+    /// One is there twice
+    #[error("an element is there twice")]
+    Twice,
+}
+
+impl TryFrom<Vec<(Value, Marks)>> for Set {
+    type Error = NotASet;
+
+    fn try_from(elements: Vec<(Value, Marks)>) -> Result<Set, NotASet> {
+        let mut set = Set::default();
+        for (value, marks) in elements {
+            if set.elements.insert(place(&value)?, (value, marks)).is_some() {
+                return Err(NotASet::Twice);
+            }
+        }
+        Ok(set)
+    }
+}
+
 impl Set {
     /// The elements that are there, in order.
     pub fn values(&self) -> Vec<Value> {
@@ -138,6 +171,20 @@ impl Set {
                 }
             }
         }
+    }
+
+    /// Both, where `later` is what a later change of one transaction gave, at the same time as
+    /// an earlier one: what it puts in stays, although the earlier one took it out.
+    pub fn put_over(&mut self, later: &Set) {
+        for (place, (_, marks)) in &later.elements {
+            let Some((_, ours)) = self.elements.get_mut(place) else { continue };
+            for (node, at) in &marks.added {
+                if let Some(removal) = ours.removed.get_mut(node) {
+                    removal.up_to = removal.up_to.min(at.minus_nanos(1));
+                }
+            }
+        }
+        self.join(later);
     }
 
     /// Forgets removals that every replica has applied. Returns whether there were any.

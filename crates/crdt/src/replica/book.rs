@@ -79,6 +79,13 @@ pub(crate) fn traces() -> Span {
     Span { start: storage(FIRST_TABLE).into(), end: Guarantee::Eventual.span().end }
 }
 
+/// The storage whose rows, entries or traces are in `storage`; none for that of notes.
+pub(crate) fn table_of(storage: IndexId) -> Option<IndexId> {
+    let number = storage.0 & 0x3FFF_FFFF;
+    let table = Guarantee::Eventual.storage(number);
+    (storage == table || number >= FIRST_TABLE).then_some(table)
+}
+
 /// The row of a key in [`traces`].
 pub(crate) fn traced(place: &Key) -> Key {
     let mut bytes = place.to_vec();

@@ -7,7 +7,6 @@ use polity_base::{Batch, ColumnId, Key, NodeId, Operation, RowChange, Timestamp}
 
 use super::book;
 use super::draft::Draft;
-use crate::cell::Cell;
 use crate::delta::Delta;
 use crate::error::Error;
 use crate::escrow::Shortage;
@@ -53,12 +52,12 @@ impl Draft<'_> {
                 Err(refused) => return Err(refusal(key, change, refused)),
             };
             let mut after = before.clone();
-            put_over(&mut after, &part);
+            after.put_over(&part);
             self.store(key, &before, &after);
             self.note_collectable(key, &part, stamp);
             self.note_low(key, change, &after);
             match parts.entry(key.clone()) {
-                Entry::Occupied(mut known) => put_over(known.get_mut(), &part),
+                Entry::Occupied(mut known) => known.get_mut().put_over(&part),
                 Entry::Vacant(new) => {
                     new.insert(part);
                 }
@@ -80,28 +79,6 @@ impl Draft<'_> {
         self.put(book::delta(delta.stamp()), bytes);
         self.vector.advance(self.node, self.now);
         Ok(())
-    }
-}
-
-/// Puts what a change adds over the state it was computed from. Unlike a join, the later
-/// of two changes of one transaction stands, although both have its stamp.
-fn put_over(state: &mut RowState, part: &RowState) {
-    if part.life.count != state.life.count {
-        *state = part.clone();
-        return;
-    }
-    for (column, cell) in &part.cells {
-        match state.cells.entry(*column) {
-            std::collections::btree_map::Entry::Occupied(mut known) => match cell {
-                Cell::Register(_) => {
-                    known.insert(cell.clone());
-                }
-                Cell::Counter(_) | Cell::Set(_) => known.get_mut().join(cell),
-            },
-            std::collections::btree_map::Entry::Vacant(new) => {
-                new.insert(cell.clone());
-            }
-        }
     }
 }
 

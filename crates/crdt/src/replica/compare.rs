@@ -169,7 +169,8 @@ impl Shared {
     pub(super) fn states(&self, places: &[Key]) -> Result<Page, Error> {
         let reader = self.state.snapshot()?;
         let collected = self.collected.lock().clone();
-        let mut page = Page { vector: vector(&reader)?, collected, rows: Vec::new(), next: None };
+        let vector = vector(&reader)?;
+        let mut page = Page { ceiling: vector.clone(), vector, collected, rows: Vec::new(), next: None };
         for place in places {
             let key = book::traced(place);
             let Some((trace, _)) = reader.get(place, Timestamp::MAX)? else { continue };

@@ -12,6 +12,9 @@
 //! part: a new replica is not read until then, another one is read as of before, and
 //! neither takes writes.
 //!
+//! Two replicas that lack what the other one does not keep any more fill each other: what
+//! a page of an incomplete replica may hold in part counts for the ceiling.
+//!
 //! Pages are joined like deltas. Only a replica that knows less than what the sender
 //! has forgotten already, such as one restored from an old backup, may have rows that
 //! were deleted since, with no trace of it anywhere: it takes the sender's rows in
@@ -138,15 +141,16 @@ impl Shared {
         Ok(!paged)
     }
 
-    /// A replica that can be reached and is complete; of several, the one that has most.
+    /// A replica that can be reached; rather one that is complete, and of several the one
+    /// that has most.
     fn whom_to_fill_from(&self) -> Option<NodeId> {
         let machine = self.machine.lock();
         let able = |(node, about): (NodeId, &crate::replication::message::About)| {
-            let able =
-                about.started > Timestamp::ZERO && !about.filling && self.peers.unreachable_since(node).is_none();
-            able.then(|| (about.vector.iter().map(|(_, at)| u128::from(at.0)).sum::<u128>(), node))
+            let able = about.started > Timestamp::ZERO && self.peers.unreachable_since(node).is_none();
+            let has = || about.vector.iter().map(|(_, at)| u128::from(at.0)).sum::<u128>();
+            able.then(|| (!about.filling, has(), node))
         };
-        machine.peers().filter_map(able).max().map(|(_, node)| node)
+        machine.peers().filter_map(able).max().map(|(_, _, node)| node)
     }
 
     /// Writes a page, and how far the replica is filled then.
@@ -175,7 +179,9 @@ impl Shared {
         }
         let mut next = Filling { cursor: end, ..filling };
         let floor = next.floor.get_or_insert_with(|| page.vector.clone()).clone();
-        next.ceiling.join(&page.vector);
+        next.ceiling.join(&page.ceiling);
+        // What is written here from now on is later than all that is here.
+        self.clock.observe(page.ceiling.last());
         if page.next.is_none() {
             next.paged = true;
             if stale {
@@ -194,8 +200,14 @@ impl Shared {
         let at = reader.applied(Guarantee::Eventual);
         let span = Span { start: from.clone().max(book::traces().start), end: book::traces().end };
         let traces = reader.scan(&span, at)?.next_chunk(ROWS, self.limits.message_bytes)?;
+        let vector = vector(&reader)?;
+        let mut ceiling = vector.clone();
+        if let Some(filling) = &*self.filling.read() {
+            ceiling.join(&filling.ceiling);
+        }
         let mut page = Page {
-            vector: vector(&reader)?,
+            vector,
+            ceiling,
             collected: self.collected.lock().clone(),
             rows: Vec::with_capacity(traces.len()),
             next: None,

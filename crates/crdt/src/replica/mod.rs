@@ -62,7 +62,7 @@ use polity_base::time::HybridClock;
 use polity_base::{Batch, Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::log::Record;
-use polity_store::state::{AppliedMark, Checkpointed, Pin, State};
+use polity_store::state::{AppliedMark, Checkpointed, IndexStats, Pin, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -111,8 +111,10 @@ pub(crate) struct Shared {
     started: Timestamp,
     /// Where pieces of work wait for the sequencer
     queue: mpsc::UnboundedSender<sequencer::Work>,
-    /// What was applied, on the disk
+    /// What was applied, on the disk: all of it shows
     pub(crate) applied: watch::Sender<VersionVector>,
+    /// What is on the disk: nothing else shows
+    shown: Mutex<VersionVector>,
     /// Why the replica cannot go on, if it cannot
     failure: watch::Sender<Option<String>>,
     /// Up to where no single deltas are kept
@@ -138,6 +140,8 @@ pub(crate) struct Shared {
     filling: RwLock<Option<fill::Filling>>,
     /// Keeps what is read meanwhile
     pin: Mutex<Option<Pin>>,
+    /// Bytes of deltas that were dropped since these were counted
+    dropped: Mutex<(IndexStats, u64)>,
     /// What this covers may be forgotten here
     collected: Mutex<VersionVector>,
     pub(crate) counts: Counters,
@@ -186,6 +190,7 @@ impl Replica {
             started,
             queue,
             applied: watch::Sender::new(found.vector.clone()),
+            shown: Mutex::new(found.vector.clone()),
             failure: watch::Sender::new(None),
             floor: RwLock::new(found.floor),
             hold: Mutex::new(Hold::new(limits.held_bytes)),
@@ -200,6 +205,7 @@ impl Replica {
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
             pin: Mutex::new(pin),
+            dropped: Mutex::default(),
             collected: Mutex::new(found.collected),
             counts: Counters::default(),
             limits,
@@ -281,9 +287,9 @@ impl Replica {
         Ok(())
     }
 
-    /// What was applied here.
+    /// What was applied here: nothing that can be read now is missing in it.
     pub fn vector(&self) -> VersionVector {
-        self.inner.shared.applied.borrow().clone()
+        self.inner.shared.shown.lock().clone()
     }
 
     /// Waits until all of `wanted` was applied here.

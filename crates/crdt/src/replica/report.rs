@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use polity_base::{Guarantee, IndexId, Key, NodeId, Span};
+use polity_base::{Guarantee, IndexId, Key, NodeId, Span, Timestamp};
 
 use super::book::{self, Book, StoredConflict};
 use super::status::{Conflict, CounterShares, Counts, PeerStatus, Status};
@@ -28,7 +28,10 @@ impl Replica {
         let peer = |(node, about): (NodeId, &crate::replication::message::About)| {
             let missing = vector.beyond(&about.vector);
             // What it has last, or lacks first, of the origin that it is farthest behind of.
-            let oldest = missing.iter().map(|(_, after, _)| *after).min();
+            let since = |(_, after, up_to): &(NodeId, Timestamp, Timestamp)| {
+                if *after > Timestamp::ZERO { *after } else { *up_to }
+            };
+            let oldest = missing.iter().map(since).min();
             let lag = oldest.map_or(Duration::ZERO, |at| Duration::from_nanos(now.0.saturating_sub(at.0)));
             PeerStatus {
                 node,

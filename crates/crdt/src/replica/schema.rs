@@ -10,8 +10,8 @@ pub trait Schema: Send + Sync + 'static {
     /// values. Entries of indexes that are still being built are among them.
     fn entries(&self, key: &Key, row: &Bytes) -> Vec<(Key, Bytes)>;
 
-    /// The secondary indexes, each with the storage of its table. The replica builds
-    /// those that it has not built.
+    /// The storages of the secondary indexes, each with that of its table's rows, in this
+    /// order. The replica builds those that it has not built.
     fn indexes(&self) -> Vec<(IndexId, IndexId)>;
 
     /// Whether the storage, of rows or of index entries, was dropped: nothing is

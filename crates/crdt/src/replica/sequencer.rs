@@ -218,6 +218,8 @@ impl Sequencer {
         let index = entry.index;
         let keys: Vec<_> = entry.operations.iter().filter_map(key_of).cloned().collect();
         let shared = &self.shared;
+        // Before it shows, so that a reader's token holds what it has seen.
+        shared.shown.lock().clone_from(&vector);
         let ordered = [entry.ordered(shared.node)];
         let outcome = on_worker(bytes, || shared.state.apply(RangeId::EVENTUAL, &ordered))?;
         debug_assert!(matches!(&outcome[..], [EntryOutcome::Batches(_)]));

@@ -22,7 +22,7 @@ impl Shared {
                 Response::Shared { given, at }
             }
             Request::Page { from: place } => {
-                self.complete()?;
+                self.was_complete()?;
                 let shared = self.clone();
                 let page = polity_store::blocking(move || shared.page(&place)).await;
                 Response::Page(page.map_err(|e| Error::Stopped { reason: e.to_string() })??)
@@ -52,7 +52,17 @@ impl Shared {
         encode(&response)
     }
 
-    /// Whether others may take rows from here.
+    /// Whether rows can be had here: not from a replica that never had them all.
+    fn was_complete(&self) -> Result<(), Error> {
+        match &*self.filling.read() {
+            Some(filling) if filling.frozen.is_none() => {
+                Err(Error::NotReady { why: "it is being filled itself".to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether rows are what the vector says.
     fn complete(&self) -> Result<(), Error> {
         match &*self.filling.read() {
             Some(_) => Err(Error::NotReady { why: "it is being filled itself".to_owned() }),

@@ -1,19 +1,20 @@
 //! What is done now and then: forgetting what all have seen, building indexes, letting
 //! old conflicts go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
-use polity_base::{IndexId, Key, NodeId, Span, Timestamp};
+use polity_base::{Guarantee, IndexId, Key, NodeId, Span, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Shared;
 use super::book::{self, Book};
 use super::draft::{Draft, encoded, storage_of};
-use super::{Replica, Shared};
 use crate::error::Error;
 use crate::stamp::VersionVector;
 
@@ -79,7 +80,7 @@ impl Shared {
     /// Builds the indexes that are not built yet, out of the rows that are here. Rows
     /// that are written meanwhile bring their entries along.
     async fn build_indexes(self: &Arc<Shared>) -> Result<(), Error> {
-        for (table, index) in self.schema.indexes() {
+        for (index, table) in self.schema.indexes() {
             if self.built.read().contains(&index) {
                 continue;
             }
@@ -106,7 +107,9 @@ impl Shared {
             self.trim(origin, after, up_to).await?;
             trimmed.advance(origin, up_to);
         }
+        self.drop_oldest().await?;
         self.settle_departures().await?;
+        self.clear_dropped().await?;
         self.even_out().await;
         self.drop_old_conflicts().await?;
         let stable = if planted(Bug::CollectEarly) { self.applied.borrow().clone() } else { stable };
@@ -150,6 +153,46 @@ impl Shared {
         }
     }
 
+    /// Forgets the oldest deltas, whoever lacks them, while there are more bytes of them
+    /// than may be kept: a member that lacks them will be filled from rows.
+    async fn drop_oldest(self: &Arc<Shared>) -> Result<(), Error> {
+        // As of the last checkpoint, so what was dropped since counts no more.
+        let kept = self.state.stats(book::deltas_storage());
+        let mut excess = {
+            let mut dropped = self.dropped.lock();
+            if dropped.0 != kept {
+                *dropped = (kept, 0);
+            }
+            kept.bytes.saturating_sub(dropped.1).saturating_sub(self.limits.log_bytes)
+        };
+        while excess > 0 {
+            let (vector, floor) = (self.applied.borrow().clone(), self.floor.read().clone());
+            let oldest = vector.beyond(&floor).into_iter().min_by_key(|(origin, after, _)| (*after, *origin));
+            let Some((origin, after, up_to)) = oldest else { return Ok(()) };
+            let span = book::deltas(origin, after, up_to);
+            let forget = move |draft: &mut Draft<'_>| {
+                let (mut bytes, mut last) = (0, None);
+                for key in draft.keys(&span, AT_ONCE)?.0 {
+                    if let Some(delta) = draft.get(&key)? {
+                        bytes += (key.len() + delta.len()) as u64;
+                        last = book::delta_stamp(&key).map(|stamp| stamp.at);
+                        draft.delete(key);
+                    }
+                    if bytes >= excess {
+                        break;
+                    }
+                }
+                Ok((bytes, last))
+            };
+            let ((bytes, last), _) = self.run(forget).await?;
+            self.floor.write().advance(origin, last.unwrap_or(up_to));
+            self.dropped.lock().1 += bytes;
+            tracing::warn!(%origin, bytes, "too much waits for members that lack it: the oldest is not kept");
+            excess = excess.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
     /// Forgets deleted rows and elements that every replica has seen go.
     async fn collect(self: &Arc<Shared>, stable: VersionVector) -> Result<(), Error> {
         // By the time it went, so that what cannot be forgotten yet is not looked at.
@@ -180,7 +223,8 @@ impl Shared {
             last = Some(note.successor());
             let Some((stamp, row)) = book::parse_to_collect(&note) else { continue };
             if stamp.at > newest {
-                return Ok(None);
+                last = None;
+                break;
             }
             if draft.get(&note)?.is_none() || !stable.covers(stamp) {
                 continue;
@@ -224,19 +268,42 @@ impl Draft<'_> {
     }
 }
 
-impl Replica {
-    /// Removes everything of a dropped storage, and what merging remembers of its rows,
-    /// from this replica.
-    pub async fn clear(&self, storage: IndexId) -> Result<(), Error> {
-        let shared = &self.inner.shared;
+impl Shared {
+    /// Removes what is kept of storages that were dropped.
+    async fn clear_dropped(&self) -> Result<(), Error> {
+        for storage in self.storages()? {
+            if self.schema.is_dropped(storage) {
+                self.clear(storage).await?;
+                tracing::info!(%storage, "removed the rows of a dropped table or index");
+            }
+        }
+        Ok(())
+    }
+
+    /// The storages of which something is kept: one look at each.
+    fn storages(&self) -> Result<BTreeSet<IndexId>, Error> {
+        let reader = self.state.snapshot()?;
+        let at = reader.applied(Guarantee::Eventual);
+        let mut storages = BTreeSet::new();
+        let mut span = Guarantee::Eventual.span();
+        while let Some((key, _)) = reader.scan(&span, at)?.next()? {
+            let storage = storage_of(&key);
+            storages.extend(book::table_of(storage));
+            span.start = Span::of_index(storage).end;
+        }
+        Ok(storages)
+    }
+
+    /// Removes everything of a storage, and what merging remembers of its rows.
+    pub(super) async fn clear(&self, storage: IndexId) -> Result<(), Error> {
         let clear = move |draft: &mut Draft<'_>| {
             draft.clear(Span::of_index(storage));
             draft.clear(Span::of_index(storage.merging()));
             draft.delete(book::built(storage));
             Ok(())
         };
-        shared.run(clear).await?;
-        shared.built.write().remove(&storage);
+        self.run(clear).await?;
+        self.built.write().remove(&storage);
         Ok(())
     }
 }

@@ -99,6 +99,8 @@ pub(crate) enum Response {
 pub(crate) struct Page {
     /// What they hold
     pub vector: VersionVector,
+    /// What they may hold in part
+    pub ceiling: VersionVector,
     /// What the replica may have forgotten
     pub collected: VersionVector,
     /// Key, visible row, trace

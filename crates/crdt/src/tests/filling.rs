@@ -101,3 +101,58 @@ async fn a_replica_restored_from_an_old_backup_takes_the_others_rows_and_keeps_w
         assert_eq!(world.rows(node), world.rows(1));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_sides_that_wrote_more_than_is_kept_fill_each_other() {
+    let limits = Limits {
+        message_bytes: 2_000,
+        log_bytes: 8_000,
+        upkeep_every: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let mut world = World::with(3, 4, limits, Arc::new(NoIndexes)).await;
+    let rows = (0..60).map(|n| (key(n), insert("old", 100)));
+    world.commit(1, rows.collect()).await.unwrap();
+    world.settle().await;
+    world.cut(&[1, 2]);
+    for n in 0..100 {
+        for (node, column) in [(1, NAME), (3, NAME)] {
+            let change = text(&format!("a rather long name, number {n} of n{node}"));
+            world.commit(node, vec![(key(n % 60), update(column, change))]).await.unwrap();
+            world.commit(node, vec![(key(n % 60), update(STOCK, stock(-1)))]).await.unwrap();
+        }
+        if n % 10 == 0 {
+            for node in world.nodes.values() {
+                node.state.checkpoint().unwrap();
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+    assert!(world.replica(1).status().log_bytes < 20_000, "{:?}", world.replica(1).status());
+    // Reads go on as of before, meanwhile.
+    world.heal();
+    let mut filled = false;
+    for _ in 0..200 {
+        sleep(Duration::from_millis(20)).await;
+        filled |= world.replica(1).writable().is_err();
+        for node in 1..=4 {
+            world.replica(node).readable().unwrap();
+            assert_eq!(world.rows(node).len(), 60);
+        }
+    }
+    assert!(filled);
+    for node in 1..=4 {
+        until_readable(&world, node).await;
+    }
+    world.settle().await;
+    for node in 1..=4 {
+        assert_eq!(world.rows(node), world.rows(1), "n{node}");
+        let sold: i64 = (0..60)
+            .map(|n| match shown(&world.row(node, &key(n)), STOCK) {
+                Some(Value::Int8(left)) => 100 - left,
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        assert_eq!(sold, 200, "n{node}");
+    }
+}

@@ -318,22 +318,19 @@ impl World {
         self.replica(node).clone().commit(batch, 1).await
     }
 
-    /// The state of a row on a node.
+    /// The state of a row on a node, as readers see it.
     pub fn row(&self, node: u64, key: &Key) -> RowState {
-        row_in(&self.nodes[&NodeId(node)].state, key)
+        let node = &self.nodes[&NodeId(node)];
+        let (reader, at) = (node.state.snapshot().unwrap(), node.replica.applied());
+        let get = |key: &Key| reader.get(key, at).unwrap().map(|(value, _)| value);
+        let (visible, trace) = (get(key), get(&polity_base::guarantee::merging_key(key)));
+        RowState::load(visible.as_deref(), trace.as_deref()).unwrap()
     }
 
     /// All rows of a node, as readers see them.
     pub fn rows(&self, node: u64) -> BTreeMap<Key, Bytes> {
         visible(&self.nodes[&NodeId(node)])
     }
-}
-
-pub fn row_in(state: &State, key: &Key) -> RowState {
-    let reader = state.snapshot().unwrap();
-    let get = |key: &Key| reader.get(key, Timestamp::MAX).unwrap().map(|(value, _)| value);
-    let (visible, trace) = (get(key), get(&polity_base::guarantee::merging_key(key)));
-    RowState::load(visible.as_deref(), trace.as_deref()).unwrap()
 }
 
 pub fn visible(node: &Node) -> BTreeMap<Key, Bytes> {
