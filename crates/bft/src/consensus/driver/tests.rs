@@ -173,8 +173,10 @@ async fn a_transaction_is_ordered_wherever_it_is_handed_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_signature_is_refused_at_the_door() {
     let mut cluster = Cluster::start().await;
-    let mut forged = SignedTransaction::clone(&cluster.transaction());
-    forged.amount += 1;
+    let right = cluster.transaction();
+    let mut body = right.body().clone();
+    body.nonce += 1;
+    let forged = SignedTransaction::with_signature(body, right.signature().clone());
     let handle = cluster.handles[0].clone().unwrap();
     assert_eq!(handle.submit(Arc::new(forged)).await, Err(SubmitError::Signature));
 }
