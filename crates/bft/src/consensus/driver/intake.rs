@@ -43,6 +43,8 @@ pub enum SubmitError {
 
 /// What waits, and who for it.
 pub struct Intake<O> {
+    /// Transactions of peers whose signatures were not looked at
+    unseen: Mutex<Vec<Arc<SignedTransaction>>>,
     inner: Mutex<Inner<O>>,
     began: Instant,
     events: mpsc::UnboundedSender<Event>,
@@ -60,7 +62,13 @@ struct Inner<O> {
 impl<O> Intake<O> {
     pub fn new(options: MempoolOptions, events: mpsc::UnboundedSender<Event>) -> Intake<O> {
         let inner = Inner { mempool: Mempool::new(options), waiters: HashMap::new(), fresh: Vec::new() };
-        Intake { inner: Mutex::new(inner), began: Instant::now(), events, news: Notify::new() }
+        Intake {
+            unseen: Mutex::default(),
+            inner: Mutex::new(inner),
+            began: Instant::now(),
+            events,
+            news: Notify::new(),
+        }
     }
 
     /// Takes a client's transaction in; what comes of it.
@@ -87,8 +95,32 @@ impl<O> Intake<O> {
         Ok(receiver)
     }
 
-    /// Takes in transactions that a peer passed on. Blocks for a while.
-    pub fn receive(&self, transactions: Vec<Arc<SignedTransaction>>) {
+    /// Takes in transactions that a peer passed on. Whoever comes first verifies what
+    /// comes while it does, too.
+    pub async fn receive(self: Arc<Self>, transactions: Vec<Arc<SignedTransaction>>)
+    where
+        O: Send + 'static,
+    {
+        let first = {
+            let mut unseen = self.unseen.lock();
+            let first = unseen.is_empty();
+            // What does not fit is lost, as on the way: its node sends it again.
+            let room = UNSEEN.saturating_sub(unseen.len());
+            unseen.extend(transactions.into_iter().take(room));
+            first
+        };
+        if first {
+            // Verifying many signatures takes longer than a task may. A panic there
+            // would be a fault of the thread's own, and loses only these.
+            let _ = tokio::task::spawn_blocking(move || {
+                let all = std::mem::take(&mut *self.unseen.lock());
+                self.verify(all);
+            })
+            .await;
+        }
+    }
+
+    fn verify(&self, transactions: Vec<Arc<SignedTransaction>>) {
         let new: Vec<_> = {
             let inner = self.inner.lock();
             transactions.into_iter().filter(|transaction| !inner.mempool.contains(&transaction.id())).collect()
@@ -203,6 +235,10 @@ impl<O> Intake<O> {
     }
 }
 
+/// So many transactions of peers wait to be verified.
+const UNSEEN: usize = 16_384;
+/// So long after a message of transactions there is no other.
+const PAUSE: Duration = Duration::from_millis(2);
 /// So many signatures are verified at once.
 const BATCH: usize = 128;
 /// So many transactions are passed on in one message.
@@ -211,8 +247,12 @@ const CHUNK: usize = 1024;
 /// Passes on what clients hand in, and what seems to have got lost.
 pub async fn gossip<O: Send + 'static>(intake: Arc<Intake<O>>, events: mpsc::UnboundedSender<Event>, pause: Duration) {
     let say = |message| events.send(Event::Say(To::All, message)).is_ok();
+    let mut next = Instant::now();
     loop {
         let news = tokio::time::timeout(pause, intake.news.notified()).await;
+        // The first goes at once. What comes right after it goes together.
+        tokio::time::sleep_until(next).await;
+        next = Instant::now() + PAUSE;
         let mut fresh = intake.take_fresh();
         if news.is_err() {
             let (stale, evidence) = intake.take_stale(pause);

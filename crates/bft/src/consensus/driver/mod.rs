@@ -202,11 +202,7 @@ impl<A: Application> Handle<A> {
     /// Takes in what a peer sent: who it is, the link vouches for.
     pub async fn receive(&self, from: NodeId, bytes: Bytes) {
         match Message::decode(&bytes) {
-            Ok(Message::Transactions(transactions)) => {
-                let intake = self.intake.clone();
-                // Verifying many signatures takes longer than a task may.
-                let _ = tokio::task::spawn_blocking(move || intake.receive(transactions)).await;
-            }
+            Ok(Message::Transactions(transactions)) => self.intake.clone().receive(transactions).await,
             Ok(Message::Evidence(evidence)) => {
                 let _ = self.messages.try_send(Event::Evidence(evidence));
             }
