@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::machine::Event;
+use crate::consensus::application::Gate;
 use crate::consensus::error::Fatal;
 use crate::consensus::mempool::{Mempool, MempoolOptions, Refusal};
 use crate::consensus::message::Message;
@@ -24,6 +25,9 @@ pub enum SubmitError {
     /// Its signature is not right.
     #[error("the transaction's signature is not right")]
     Signature,
+    /// Its author is not known to the ledger, or it expires too late.
+    #[error("the ledger takes no such transaction from this author")]
+    Unwelcome,
     /// It waits already, or too many do.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -46,6 +50,7 @@ pub struct Intake<O> {
     /// Transactions of peers whose signatures were not looked at
     unseen: Mutex<Vec<Arc<SignedTransaction>>>,
     inner: Mutex<Inner<O>>,
+    gate: Gate,
     began: Instant,
     events: mpsc::UnboundedSender<Event>,
     /// There is something to pass on to others
@@ -60,11 +65,12 @@ struct Inner<O> {
 }
 
 impl<O> Intake<O> {
-    pub fn new(options: MempoolOptions, events: mpsc::UnboundedSender<Event>) -> Intake<O> {
+    pub fn new(options: MempoolOptions, gate: Gate, events: mpsc::UnboundedSender<Event>) -> Intake<O> {
         let inner = Inner { mempool: Mempool::new(options), waiters: HashMap::new(), fresh: Vec::new() };
         Intake {
             unseen: Mutex::default(),
             inner: Mutex::new(inner),
+            gate,
             began: Instant::now(),
             events,
             news: Notify::new(),
@@ -73,6 +79,9 @@ impl<O> Intake<O> {
 
     /// Takes a client's transaction in; what comes of it.
     pub fn submit(&self, transaction: Arc<SignedTransaction>) -> Result<oneshot::Receiver<O>, SubmitError> {
+        if !(self.gate)(&transaction) {
+            return Err(SubmitError::Unwelcome);
+        }
         if !transaction.verify() {
             return Err(SubmitError::Signature);
         }
@@ -123,7 +132,8 @@ impl<O> Intake<O> {
     fn verify(&self, transactions: Vec<Arc<SignedTransaction>>) {
         let new: Vec<_> = {
             let inner = self.inner.lock();
-            transactions.into_iter().filter(|transaction| !inner.mempool.contains(&transaction.id())).collect()
+            let new = |t: &Arc<SignedTransaction>| !inner.mempool.contains(&t.id()) && (self.gate)(t);
+            transactions.into_iter().filter(new).collect()
         };
         let mut right = Vec::with_capacity(new.len());
         for batch in new.chunks(BATCH) {
