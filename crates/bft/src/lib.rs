@@ -25,6 +25,8 @@ pub mod genesis;
 pub mod hash;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariant;
+pub mod ledger;
+pub mod proof;
 pub mod signing;
 pub mod transaction;
 pub mod types;
