@@ -8,10 +8,11 @@ use super::entry::Entry;
 use super::error::Error;
 use super::machine::Ledger;
 use super::outcome::Outcome;
+use super::records;
 use super::snapshot::{Prepared, Taken};
 use super::storage::{Storage, Views};
 use crate::block::{Block, Certificate};
-use crate::consensus::application::{Application, CertifiedBlock, CommitError, Committed, Ingredients, Verified};
+use crate::consensus::application::{Application, CertifiedBlock, CommitError, Committed, Gate, Ingredients, Verified};
 use crate::consensus::validator::Tip;
 use crate::evidence::Evidence;
 use crate::transaction::SignedTransaction;
@@ -32,6 +33,23 @@ impl<S: Storage> Application for Ledger<S> {
 
     fn admits(&self, transaction: &SignedTransaction) -> bool {
         self.may_order(transaction)
+    }
+
+    fn gate(&self) -> Gate {
+        let (door, reader) = (self.door.clone(), self.reader());
+        Arc::new(move |transaction| {
+            let (author, expires) = (transaction.author(), transaction.expires());
+            let is_validator = {
+                let door = door.read();
+                let in_time = expires >= door.next && expires <= door.last_expiry;
+                if !in_time || transaction.body().ledger != reader.id() {
+                    return false;
+                }
+                door.validators.contains(author)
+            };
+            // Whoever cannot be looked up may be known: it will be seen.
+            is_validator || reader.get(&records::key(author), None).map_or(true, |user| user.is_some())
+        })
     }
 
     fn admits_evidence(&self, evidence: &Evidence) -> bool {

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use polity_base::{IndexId, Key, Span};
 
 use super::apply::{Executed, Surroundings, execute};
@@ -30,7 +31,7 @@ use crate::evidence::Evidence;
 use crate::genesis::Genesis;
 use crate::hash::Hash;
 use crate::transaction::SignedTransaction;
-use crate::types::{BlockId, Height, LedgerId, Validators};
+use crate::types::{BlockId, Height, LedgerId, PublicKey, Validators};
 
 /// What can be chosen about a node's ledger. None of it decides about anything that
 /// others must agree on.
@@ -63,6 +64,16 @@ pub struct Ledger<S: Storage> {
     pub(super) now: Now,
     staged: Option<Staged>,
     pub(super) prepared: Option<Prepared>,
+    pub(super) door: Arc<RwLock<Door>>,
+}
+
+/// What is known of the next block wherever transactions come in.
+#[derive(Default)]
+pub(super) struct Door {
+    pub next: Height,
+    pub last_expiry: Height,
+    /// The keys of those who decide about it
+    pub validators: HashSet<PublicKey>,
 }
 
 /// Where a ledger is, and what decides about its next block: all of it follows from the
@@ -100,13 +111,15 @@ impl<S: Storage> Ledger<S> {
             return Err(Error::Invalid(format!("here is ledger {id}, and not {}", genesis.ledger())));
         }
         let now = Now::load(&storage.views().now()?, &genesis)?;
-        let mut ledger = Ledger { genesis, id, rules, storage, options, now, staged: None, prepared: None };
+        let mut ledger =
+            Ledger { genesis, id, rules, storage, options, now, staged: None, prepared: None, door: Arc::default() };
         if Place::of(&ledger.storage.views().now()?)?.is_none() && ledger.storage.unapplied()?.is_none() {
             ledger.storage.append(Entry::Genesis((*ledger.genesis).clone()).encode())?;
         }
         while let Some(entry) = ledger.storage.unapplied()? {
             ledger.replay(Entry::decode(&entry)?)?;
         }
+        ledger.open_door()?;
         Ok(ledger)
     }
 
@@ -168,6 +181,14 @@ impl<S: Storage> Ledger<S> {
         self.storage.apply(time_ms, writes, true)?;
         self.now = Now::load(&self.storage.views().now()?, &self.genesis)?;
         (self.staged, self.prepared) = (None, None);
+        self.open_door()
+    }
+
+    /// Lets those who take transactions in know of the next height.
+    fn open_door(&self) -> Result<(), Error> {
+        let next = self.next();
+        let validators = self.validators_at(next)?.iter().map(|validator| validator.key.clone()).collect();
+        *self.door.write() = Door { next, last_expiry: self.now.recent.last_expiry(next), validators };
         Ok(())
     }
 
@@ -330,6 +351,7 @@ impl<S: Storage> Ledger<S> {
         let outcomes = staged.executed.outcomes.clone();
         self.storage.append(Entry::Block(block.clone(), certificate.clone()).encode())?;
         self.apply(block, certificate, staged)?;
+        self.open_door()?;
         self.storage.forget(self.options.keep_blocks);
         Ok(outcomes)
     }

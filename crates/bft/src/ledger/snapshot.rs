@@ -7,9 +7,9 @@
 //! proof. The journals are of the recent past, which decides about replays and conflicts;
 //! each is the parent of the next. Then all that is in the tree, in key order.
 //!
-//! Nothing of it is believed: the newest header is certified by those whom the steps lead
-//! to from genesis; journals are what that header's ancestors say; keys and values give
-//! its state root. What is not in the tree follows from what is, and is made anew:
+//! Nothing of it is believed: headers are certified by those whom the steps lead to from
+//! genesis, and each is the parent of the next; what happened is what they say; keys and
+//! values give the state root of the newest. What is not in the tree follows from what is, and is made anew:
 //! entries of indexes from rows, and the tree itself.
 
 use std::ops::ControlFlow;
@@ -137,16 +137,22 @@ impl Taken {
     /// [`Taken::writes`] verifies: that rows give the state root.
     pub fn verify(&self, genesis: &Genesis) -> Result<(), Error> {
         let invalid = |why: String| Error::Invalid(format!("a snapshot that does not hold: {why}"));
-        let (ledger, Journal { header, certificate, .. }) = (genesis.ledger(), &self.newest);
-        let validators = verify::follow(genesis, &self.chain).map_err(|fault| invalid(fault.to_string()))?;
-        verify::certified(&ledger, header, certificate, &validators).map_err(|fault| invalid(fault.to_string()))?;
+        let (ledger, header) = (genesis.ledger(), &self.newest.header);
+        verify::follow(genesis, &self.chain).map_err(|fault| invalid(fault.to_string()))?;
+        for Journal { header, certificate, .. } in &self.journals {
+            // Those whom the last step before names.
+            let step = self.chain.iter().rfind(|step| step.header.height < header.height);
+            let validators = step.map_or(&genesis.validators, |step| &step.validators);
+            let certified = verify::certified(&ledger, header, certificate, validators);
+            certified.map_err(|fault| invalid(format!("height {}: {fault}", header.height)))?;
+        }
         let oldest = Recent::new(genesis.parameters.lifetime).oldest(header.height.next());
         if self.journals.first().map(|journal| journal.header.height) != Some(oldest) {
             return Err(invalid("the recent past is not all there".to_owned()));
         }
         for pair in self.journals.windows(2) {
             let (parent, child) = (&pair[0].header, &pair[1].header);
-            if child.parent != parent.id() || child.height != parent.height.next() || child.ledger != ledger {
+            if child.parent != parent.id() || child.height != parent.height.next() {
                 return Err(invalid(format!("height {} does not follow", child.height)));
             }
         }

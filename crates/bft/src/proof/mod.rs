@@ -29,7 +29,7 @@ use polity_base::Key;
 
 use crate::block::{Certificate, Header};
 use crate::codec::{Decoded, Reader, Write};
-use crate::hash::Hash;
+use crate::hash::{Hash, sha256};
 use crate::ledger::tree::Path;
 use crate::transaction::read_key;
 use crate::types::{LedgerId, Validators};
@@ -88,6 +88,7 @@ impl Proof {
         self.certificate.write(&mut out);
         out.count(self.items.len());
         self.items.iter().for_each(|item| item.write(&mut out));
+        seal(&mut out);
         out
     }
 
@@ -95,15 +96,25 @@ impl Proof {
     pub fn decode(bytes: &[u8]) -> Decoded<Proof> {
         Reader::whole(bytes, |reader| {
             reader.name(NAME)?;
-            Ok(Proof {
+            let proof = Proof {
                 ledger: LedgerId(reader.hash()?),
                 chain: reader.list(400, Step::read)?,
                 header: Header::read(reader)?,
                 certificate: Certificate::read(reader)?,
                 items: reader.list(10, Item::read)?,
-            })
+            };
+            let damaged = reader.error("it is damaged: its checksum is another");
+            let sum = sha256(&[&bytes[..reader.offset()]]);
+            if reader.hash()? == sum { Ok(proof) } else { Err(damaged) }
         })
     }
+}
+
+/// Ends a file with its checksum. That keeps nobody from changing it, who could make
+/// another; it tells damage from lies.
+fn seal(out: &mut Vec<u8>) {
+    let sum = sha256(&[out]);
+    out.raw(&sum);
 }
 
 impl Step {
