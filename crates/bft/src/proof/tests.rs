@@ -158,6 +158,57 @@ fn what_does_not_hold_is_told() {
     assert_eq!(fault.to_string(), "the genesis cannot be read: it is of another kind or version at byte 0");
 }
 
+/// Files that others may try their verifiers on: they stay as they are, or what was
+/// proved once can be checked no more. `UPDATE_GOLDEN=1` writes them anew.
+#[test]
+fn files_are_as_they_were() {
+    with_grown(|bench| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proof/golden");
+        let files = [
+            ("ledger.genesis", bench.genesis().encode()),
+            ("present.proof", proof(bench, 1, None).encode()),
+            ("absent.proof", proof(bench, 99, None).encode()),
+        ];
+        for (name, file) in files {
+            let path = folder.join(name);
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                std::fs::write(&path, &file).unwrap();
+            }
+            assert!(std::fs::read(&path).unwrap() == file, "{name} is another");
+        }
+    });
+}
+
+/// What was written from the docs alone, in another language.
+#[test]
+fn a_verifier_that_shares_nothing_agrees() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = root.join("src/proof/golden");
+    let verify = |proof: &std::path::Path| {
+        let mut command = std::process::Command::new("python3");
+        command.arg(root.join("../../docs/verify_proof.py")).arg(proof).arg(golden.join("ledger.genesis"));
+        // Where there is no Python, nothing can be said.
+        command
+            .output()
+            .ok()
+            .map(|output| (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["present.proof", "absent.proof"] {
+        let Some((holds, why)) = verify(&golden.join(name)) else { return };
+        assert!(holds, "{name}: {why}");
+        let file = std::fs::read(golden.join(name)).unwrap();
+        for place in (0..file.len()).step_by(61) {
+            let mut other = file.clone();
+            other[place] ^= 0x10;
+            let path = folder.path().join("other");
+            std::fs::write(&path, &other).unwrap();
+            let (holds, why) = verify(&path).unwrap();
+            assert!(!holds && why.starts_with("does not hold: "), "byte {place} of {name}: {why}");
+        }
+    }
+}
+
 thread_local! {
     static GROWN: RefCell<Option<Bench<MemoryStorage>>> = const { RefCell::new(None) };
 }
