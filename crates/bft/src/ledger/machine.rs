@@ -56,7 +56,7 @@ const SWEEP: usize = 256;
 
 /// The ledger of a node.
 pub struct Ledger<S: Storage> {
-    pub(super) genesis: Arc<Genesis>,
+    pub(crate) genesis: Arc<Genesis>,
     pub(super) id: LedgerId,
     pub(super) rules: Arc<dyn RowRules>,
     pub(super) storage: S,
