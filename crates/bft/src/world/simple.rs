@@ -242,7 +242,12 @@ impl Application for SimpleLedger {
 }
 
 impl Subject for SimpleLedger {
-    fn genesis(ledger: LedgerId, validators: &Validators, node: NodeId) -> SimpleLedger {
+    fn name(validators: &Validators) -> LedgerId {
+        LedgerId(validators.hash())
+    }
+
+    fn genesis(validators: &Validators, node: NodeId) -> SimpleLedger {
+        let ledger = SimpleLedger::name(validators);
         let list: Vec<Validator> = validators.iter().cloned().collect();
         SimpleLedger {
             ledger,
@@ -260,12 +265,12 @@ impl Subject for SimpleLedger {
         SimpleLedger { staged: None, ..self }
     }
 
-    fn transaction(&self, _: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
+    fn transaction(&self, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
         sign(draw() % 8, (draw() % 20) as i64 - 9, draw())
     }
 
-    fn change(&self, _: LedgerId, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
-        sign(CHANGES + node.0, power as i64, draw())
+    fn change(&self, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> Vec<SignedTransaction> {
+        vec![sign(CHANGES + node.0, power as i64, draw())]
     }
 
     fn replay(&mut self, block: &Block) -> [u8; 32] {
