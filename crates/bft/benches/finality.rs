@@ -12,15 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use polity_base::{NodeId, RangeId};
+use polity_base::{ColumnChange, ColumnId, Key, NodeId, RangeId, RowChange, Value};
 use polity_bft::block::{Block, Certificate, Header};
 use polity_bft::consensus::application::{Application, CertifiedBlock, CommitError, Committed, Ingredients, Verified};
 use polity_bft::consensus::driver::{Handle, Options, Parts, start};
 use polity_bft::consensus::validator::Tip;
 use polity_bft::evidence::Evidence;
+use polity_bft::hash::sha256;
 use polity_bft::signing::SecretKey;
-use polity_bft::transaction::{SignedTransaction, TransactionId};
-use polity_bft::types::{BlockId, Height, LedgerId, Signature, Validator, Validators};
+use polity_bft::transaction::{Body, Operation, SignedTransaction, TransactionId};
+use polity_bft::types::{BlockId, Height, LedgerId, Validator, Validators};
 use polity_bft::world::local::{Hub, StepClock, open_log};
 use polity_store::disk::RealDisk;
 use polity_store::log::{Log, Record};
@@ -45,12 +46,8 @@ const BLOCKS: RangeId = RangeId(2);
 
 impl ChainLedger {
     fn after(&self, transactions: &[Arc<SignedTransaction>]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.root);
-        for transaction in transactions {
-            hasher.update(&transaction.id());
-        }
-        *hasher.finalize().as_bytes()
+        let ids: Vec<TransactionId> = transactions.iter().map(|transaction| transaction.id()).collect();
+        sha256(&[&self.root, &ids.concat()])
     }
 }
 
@@ -79,8 +76,10 @@ impl Application for ChainLedger {
             parent: self.tip.block,
             time_ms: unix_ms.max(self.time_ms + 1),
             state_root: self.after(&transactions),
-            transactions: Block::root(&transactions, &[]),
+            transactions: Block::transactions_hash(&transactions),
+            evidence: Block::evidence_hash(&[]),
             proposer,
+            ..Header::default()
         };
         Ok(Some(Arc::new(Block { header, transactions, evidence: Vec::new() })))
     }
@@ -108,7 +107,7 @@ impl Application for ChainLedger {
         self.time_ms = block.header().time_ms;
         for transaction in &block.transactions {
             self.ordered.insert(transaction.id());
-            self.rows.insert(transaction.account, transaction.payload.clone());
+            self.rows.insert(transaction.body().nonce as u64, transaction.encode());
         }
         self.tip = Tip { height, block: block.id(), validators: self.tip.validators.clone() };
         self.blocks.insert(height, (block.clone(), certificate.clone()));
@@ -150,17 +149,20 @@ fn processor_seconds() -> f64 {
 }
 
 fn transaction(author: &SecretKey, number: u64) -> Arc<SignedTransaction> {
-    let mut transaction = SignedTransaction {
+    let row = ColumnChange::Set(Value::Bytea(Bytes::from(vec![number as u8; 200])));
+    let body = Body {
+        ledger: LEDGER,
         author: author.public(),
-        nonce: number,
-        account: number,
-        amount: 0,
+        user: None,
+        nonce: u128::from(number),
         expires: Height(u64::MAX),
-        payload: Bytes::from(vec![number as u8; 200]),
-        signature: Signature(Vec::new()),
+        preconditions: Vec::new(),
+        operations: vec![Operation::Row {
+            key: Key::from(number.to_be_bytes().to_vec()),
+            change: RowChange::Insert(vec![(ColumnId(0), row)]),
+        }],
     };
-    transaction.signature = author.sign(&transaction.bytes()).unwrap();
-    Arc::new(transaction)
+    Arc::new(SignedTransaction::sign(body, author).unwrap())
 }
 
 async fn measure(handles: &[Handle<ChainLedger>], in_flight: u64, drawn: &Arc<AtomicU64>) {

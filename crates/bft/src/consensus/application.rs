@@ -55,6 +55,11 @@ pub struct Committed<O> {
 /// verified once more.
 pub type Verified<'a> = &'a dyn Fn(&TransactionId) -> bool;
 
+/// Whether a transaction whose signature is right is worth keeping until it is ordered,
+/// as far as can be told at once and by any task: its author is known, say, and it
+/// expires in time.
+pub type Gate = Arc<dyn Fn(&SignedTransaction) -> bool + Send + Sync>;
+
 /// A ledger, as consensus sees it.
 pub trait Application: Send + 'static {
     /// What comes of a transaction that is ordered.
@@ -66,6 +71,12 @@ pub trait Application: Send + 'static {
     /// Whether a transaction whose signature is right may still be ordered: it was
     /// not yet, and is not too late.
     fn admits(&self, transaction: &SignedTransaction) -> bool;
+
+    /// Whom transactions are taken from. What passes may still come to nothing when it is
+    /// applied; what does not pass costs no room.
+    fn gate(&self) -> Gate {
+        Arc::new(|_| true)
+    }
 
     /// Whether evidence holds, and was not ordered yet.
     fn admits_evidence(&self, evidence: &Evidence) -> bool;

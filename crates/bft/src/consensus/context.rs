@@ -328,7 +328,7 @@ impl SigningScheme for Scheme {
     }
 
     fn encode_signature(signature: &Signature) -> Vec<u8> {
-        signature.to_bytes()
+        signature.encode()
     }
 
     fn decode_public_key(_: &[u8]) -> Result<PublicKey, &'static str> {
@@ -336,7 +336,7 @@ impl SigningScheme for Scheme {
     }
 
     fn encode_public_key(key: &PublicKey) -> Vec<u8> {
-        key.to_bytes()
+        key.encode()
     }
 }
 

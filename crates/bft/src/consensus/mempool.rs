@@ -185,22 +185,22 @@ impl Mempool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::signing::SecretKey;
-    use crate::types::Signature;
+    use crate::transaction::Body;
+    use crate::types::{LedgerId, Signature};
 
     fn transaction(author: u8, nonce: u64, expires: u64) -> Arc<SignedTransaction> {
-        Arc::new(SignedTransaction {
+        let body = Body {
+            ledger: LedgerId::default(),
             author: SecretKey::from_seed([author; 32]).public(),
-            nonce,
-            account: 0,
-            amount: 0,
+            user: None,
+            nonce: u128::from(nonce),
             expires: Height(expires),
-            payload: Bytes::from_static(&[0; 40]),
-            signature: Signature(Vec::new()),
-        })
+            preconditions: Vec::new(),
+            operations: Vec::new(),
+        };
+        Arc::new(SignedTransaction::with_signature(body, Signature::void()))
     }
 
     fn pool(count: usize) -> Mempool {
@@ -213,7 +213,7 @@ mod tests {
     fn transactions_come_out_in_the_order_they_came_and_as_many_as_fit() {
         let mut pool = pool(100);
         (0..5).for_each(|n| pool.add(transaction(1, n, 9), NOW).unwrap());
-        let nonces = |taken: Vec<Arc<SignedTransaction>>| taken.iter().map(|t| t.nonce).collect::<Vec<_>>();
+        let nonces = |taken: Vec<Arc<SignedTransaction>>| taken.iter().map(|t| t.body().nonce).collect::<Vec<_>>();
         assert_eq!(nonces(pool.first(3, usize::MAX)), [0, 1, 2]);
         assert_eq!(nonces(pool.first(9, transaction(1, 0, 9).size() * 2 + 1)), [0, 1]);
         pool.remove([&transaction(1, 1, 9).id()]);

@@ -32,6 +32,9 @@ pub struct Trust {
 
 type Outcome = Result<(), CertificateError<Context>>;
 
+/// Whether a vote with its signature was verified before.
+pub type Known<'a> = &'a dyn Fn(&Vote, &Signature) -> bool;
+
 impl Trust {
     /// Whether a vote is signed by a key.
     pub fn vote(&self, vote: &Vote, signature: &Signature, key: &PublicKey) -> bool {
@@ -61,13 +64,13 @@ impl Trust {
                 .map(|(node, signature)| malachite::CommitSignature::new(Address(*node), signature.clone()))
                 .collect(),
         };
-        self.commit(&certificate, &members).is_ok()
+        self.commit(&certificate, &members, &|_, _| false).is_ok()
     }
 
     /// Whether precommits of a quorum are for one block.
-    pub fn commit(&self, certificate: &CommitCertificate<Context>, members: &Members) -> Outcome {
+    pub fn commit(&self, certificate: &CommitCertificate<Context>, members: &Members, known: Known) -> Outcome {
         let CommitCertificate { height, round, value_id, .. } = certificate;
-        let mut tally = Tally::new(self, members);
+        let mut tally = Tally::new(self, members, known);
         for signed in &certificate.commit_signatures {
             let vote = Context.new_precommit(*height, *round, NilOrVal::Val(*value_id), signed.address);
             let wrong = || CertificateError::InvalidCommitSignature(signed.clone());
@@ -77,9 +80,9 @@ impl Trust {
     }
 
     /// Whether prevotes of a quorum are for one block.
-    pub fn polka(&self, polka: &PolkaCertificate<Context>, members: &Members) -> Outcome {
+    pub fn polka(&self, polka: &PolkaCertificate<Context>, members: &Members, known: Known) -> Outcome {
         let PolkaCertificate { height, round, value_id, .. } = polka;
-        let mut tally = Tally::new(self, members);
+        let mut tally = Tally::new(self, members, known);
         for signed in &polka.polka_signatures {
             let vote = Context.new_prevote(*height, *round, NilOrVal::Val(*value_id), signed.address);
             let wrong = || CertificateError::InvalidPolkaSignature(signed.clone());
@@ -89,8 +92,8 @@ impl Trust {
     }
 
     /// Whether votes justify entering a round.
-    pub fn round(&self, certificate: &RoundCertificate<Context>, members: &Members) -> Outcome {
-        let mut tally = Tally::new(self, members);
+    pub fn round(&self, certificate: &RoundCertificate<Context>, members: &Members, known: Known) -> Outcome {
+        let mut tally = Tally::new(self, members, known);
         let precommits_only = certificate.cert_type == RoundCertificateType::Precommit;
         let votes = certificate.votes(&Context);
         for (signed, vote) in certificate.round_signatures.iter().zip(votes) {
@@ -108,13 +111,14 @@ impl Trust {
 struct Tally<'a> {
     trust: &'a Trust,
     members: &'a Members,
+    known: Known<'a>,
     counted: BTreeSet<Address>,
     power: u64,
 }
 
 impl<'a> Tally<'a> {
-    fn new(trust: &'a Trust, members: &'a Members) -> Tally<'a> {
-        Tally { trust, members, counted: BTreeSet::new(), power: 0 }
+    fn new(trust: &'a Trust, members: &'a Members, known: Known<'a>) -> Tally<'a> {
+        Tally { trust, members, known, counted: BTreeSet::new(), power: 0 }
     }
 
     fn count(
@@ -129,7 +133,7 @@ impl<'a> Tally<'a> {
         if !self.counted.insert(vote.voter) {
             return Err(CertificateError::DuplicateVote(vote.voter));
         }
-        if !self.trust.vote(vote, signature, member.public_key()) {
+        if !(self.known)(vote, signature) && !self.trust.vote(vote, signature, member.public_key()) {
             return Err(wrong());
         }
         let added = member.voting_power();

@@ -18,7 +18,7 @@ use polity_base::NodeId;
 use super::context::{Proposal, Vote};
 use super::message::{Message, Seen, Signed};
 use crate::evidence::Evidence;
-use crate::types::{Height, PublicKey, Validators};
+use crate::types::{Height, PublicKey, Signature, Validators};
 
 /// How many heights are watched, the one that is worked on included.
 const HEIGHTS: u64 = 8;
@@ -98,6 +98,13 @@ impl Watch {
             return None;
         }
         Some(Evidence::proposals(first.clone(), proposal.clone()))
+    }
+
+    /// Whether just this vote with just this signature was seen before, and so is right.
+    pub fn has(&self, vote: &Vote, signature: &Signature) -> bool {
+        let key = (vote.round, vote.kind, vote.voter.0);
+        let first = self.heights.get(&vote.height).and_then(|seen| seen.votes.get(&key));
+        first.is_some_and(|first| first.message == *vote && first.signature == *signature)
     }
 
     /// Whether a vote was seen before, or is of no interest. Its signature need not

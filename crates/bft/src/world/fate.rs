@@ -8,13 +8,15 @@ use super::{Event, Subject, World, id};
 use crate::consensus::message::Message;
 use crate::consensus::validator::To;
 use crate::invariant::Sight;
+use crate::transaction::SignedTransaction;
 
 impl<A: Subject> World<A> {
     /// A client hands a transaction in.
     pub(super) fn submit(&mut self) {
         let node = self.random.below(self.nodes.len() as u64) as usize;
         if self.nodes[node].is_up() && self.nodes[node].is_honest() {
-            self.hand_in(node);
+            let wanted = self.want(node);
+            self.hand_in(node, wanted);
         }
         if self.working {
             // Now and then nothing for a while, so that validators get idle.
@@ -24,24 +26,31 @@ impl<A: Subject> World<A> {
         }
     }
 
-    fn hand_in(&mut self, node: usize) {
-        let ledger = self.ledger;
+    /// What a client wants this time.
+    fn want(&mut self, node: usize) -> Vec<SignedTransaction> {
         let mut random = self.random.clone();
         let count = self.nodes.len() as u64;
         let application = self.nodes[node].application();
-        let transaction = match self.options.changes && random.chance(100) {
+        let wanted = match self.options.changes && random.chance(100) {
             true => {
                 let (whom, power) = (id(random.below(count) as usize), random.below(3));
-                application.change(ledger, whom, power, &mut || random.draw())
+                application.change(whom, power, &mut || random.draw())
             }
-            false => application.transaction(ledger, &mut || random.draw()),
+            false => vec![application.transaction(&mut || random.draw())],
         };
-        let transaction = Arc::new(transaction);
         self.random = random;
-        self.see(&Sight::Submitted(&transaction));
-        self.waiting.insert(transaction.id(), transaction.clone());
-        self.admit(node, vec![transaction.clone()]);
-        self.send(node, To::All, Message::Transactions(vec![transaction]));
+        wanted
+    }
+
+    /// A client hands transactions in at a node, which tells the others.
+    pub(super) fn hand_in(&mut self, node: usize, transactions: Vec<SignedTransaction>) {
+        for transaction in transactions {
+            let transaction = Arc::new(transaction);
+            self.see(&Sight::Submitted(&transaction));
+            self.waiting.insert(transaction.id(), transaction.clone());
+            self.admit(node, vec![transaction.clone()]);
+            self.send(node, To::All, Message::Transactions(vec![transaction]));
+        }
     }
 
     /// Something happens to the world.
@@ -118,7 +127,8 @@ impl<A: Subject> World<A> {
         }
         let honest = (0..self.nodes.len()).find(|node| self.nodes[*node].is_honest());
         let Some(node) = honest else { return };
-        self.hand_in(node);
+        let wanted = self.want(node);
+        self.hand_in(node, wanted);
         // What waited in the memory of nodes that crashed, clients hand in again.
         let again: Vec<_> = self.waiting.values().cloned().collect();
         self.admit(node, again.clone());

@@ -20,9 +20,11 @@
 
 mod fate;
 pub mod local;
+
 mod network;
 mod node;
 mod random;
+mod real;
 pub mod simple;
 #[cfg(test)]
 mod tests;
@@ -120,17 +122,25 @@ pub struct Report {
 
 /// A ledger that can be simulated.
 pub trait Subject: Application + Sized {
-    /// A ledger at genesis, on a disk of its own.
-    fn genesis(ledger: LedgerId, validators: &Validators, node: NodeId) -> Self;
+    /// The name of the ledger that begins with these validators.
+    fn name(validators: &Validators) -> LedgerId;
+
+    /// That ledger at genesis, on a disk of its own.
+    fn genesis(validators: &Validators, node: NodeId) -> Self;
 
     /// The same ledger after a crash: what was not committed is gone.
     fn reopen(self) -> Self;
 
-    /// A transaction of some client.
-    fn transaction(&self, ledger: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
+    /// What is handed in before everything else.
+    fn opening(&self) -> Vec<SignedTransaction> {
+        Vec::new()
+    }
 
-    /// A transaction that gives a node this voting power, from two heights later on.
-    fn change(&self, ledger: LedgerId, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
+    /// A transaction of some client.
+    fn transaction(&self, draw: &mut dyn FnMut() -> u64) -> SignedTransaction;
+
+    /// Transactions that give a node this voting power, from two heights later on.
+    fn change(&self, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> Vec<SignedTransaction>;
 
     /// Applies a block without looking at certificates or its header; the root of the
     /// state after it.
@@ -182,7 +192,6 @@ impl Ord for Due {
 /// Validators and what is between them.
 pub struct World<A> {
     options: Options,
-    ledger: LedgerId,
     random: Random,
     now: Micros,
     order: u64,
@@ -221,21 +230,20 @@ fn plant(_: Option<Bug>) {}
 impl<A: Subject> World<A> {
     fn new(options: Options) -> World<A> {
         let mut random = Random::new(options.seed);
-        let ledger = LedgerId(std::array::from_fn(|i| (options.seed >> (i % 8 * 8)) as u8));
         let keys: Vec<Arc<SecretKey>> =
             (0..options.powers.len()).map(|i| Arc::new(SecretKey::from_seed([i as u8 + 1; 32]))).collect();
         let list = options.powers.iter().zip(&keys).enumerate();
         let list = list.map(|(i, (power, key))| Validator { node: id(i), key: key.public(), power: *power });
         let validators = Validators::new(list.collect());
+        let ledger = A::name(&validators);
         let nodes = keys.iter().enumerate().map(|(i, key)| {
             let lie = options.liars.iter().find(|(liar, _)| *liar == i).map(|(_, name)| *name);
-            let application = A::genesis(ledger, &validators, id(i));
+            let application = A::genesis(&validators, id(i));
             Node::new(i, options.powers.len(), ledger, key.clone(), application, lie, &mut random)
         });
         let nodes = nodes.collect();
-        let replay = replay::<A>(ledger, &validators, options.bug);
+        let replay = replay::<A>(&validators, options.bug);
         World {
-            ledger,
             now: 0,
             order: 0,
             due: BinaryHeap::new(),
@@ -255,6 +263,9 @@ impl<A: Subject> World<A> {
         for node in 0..self.nodes.len() {
             self.start(node);
         }
+        let first = (0..self.nodes.len()).find(|node| self.nodes[*node].is_honest()).unwrap_or(0);
+        let opening = self.nodes[first].application().opening();
+        self.hand_in(first, opening);
         self.network.loss = self.options.loss;
         self.network.side.extend(self.options.absent.map(|node| node as u64));
         self.at(1_000, 0, Event::Submit);
@@ -382,8 +393,8 @@ fn place(node: NodeId) -> usize {
 }
 
 /// Applies blocks on a ledger that takes no part, without the bug that is planted.
-fn replay<A: Subject>(ledger: LedgerId, validators: &Validators, bug: Option<Bug>) -> Replay {
-    let mut observer = A::genesis(ledger, validators, NodeId(0));
+fn replay<A: Subject>(validators: &Validators, bug: Option<Bug>) -> Replay {
+    let mut observer = A::genesis(validators, NodeId(0));
     Box::new(move |block| {
         plant(None);
         let root = observer.replay(block);

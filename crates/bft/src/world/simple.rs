@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use polity_base::NodeId;
 use polity_base::planted::{Bug, planted};
+use polity_base::{Bounds, ColumnChange, ColumnId, Key, NodeId, RowChange};
 
 use super::Subject;
 use crate::block::{Block, Certificate, Header};
@@ -17,8 +17,9 @@ use crate::consensus::application::{Application, CertifiedBlock, CommitError, Co
 use crate::consensus::validator::Tip;
 use crate::consensus::verify::Trust;
 use crate::evidence::Evidence;
+use crate::hash::sha256;
 use crate::signing::SecretKey;
-use crate::transaction::SignedTransaction;
+use crate::transaction::{Body, Operation, SignedTransaction};
 use crate::types::{BlockId, Height, LedgerId, Signature, Validator, Validators};
 
 /// So many blocks are kept.
@@ -66,12 +67,12 @@ impl State {
         for transaction in transactions {
             let id = transaction.id();
             self.ordered.insert(id);
-            if transaction.account >= CHANGES {
-                self.change(NodeId(transaction.account - CHANGES), transaction.amount.unsigned_abs());
+            let Some((account, mut change)) = meaning(transaction) else { continue };
+            if account >= CHANGES {
+                self.change(NodeId(account - CHANGES), change.unsigned_abs());
                 continue;
             }
-            let balance = self.accounts.entry(transaction.account).or_default();
-            let mut change = transaction.amount;
+            let balance = self.accounts.entry(account).or_default();
             if planted(Bug::NondeterministicApply) && id[0] < 8 {
                 change += node.0 as i64;
             }
@@ -97,7 +98,7 @@ impl State {
     }
 
     fn root(&self) -> [u8; 32] {
-        *blake3::hash(&postcard::to_stdvec(self).unwrap_or_default()).as_bytes()
+        sha256(&[&postcard::to_stdvec(self).unwrap_or_default()])
     }
 }
 
@@ -143,8 +144,10 @@ impl Application for SimpleLedger {
             parent: self.tip.block,
             time_ms: unix_ms.max(self.time_ms + 1),
             state_root: state.root(),
-            transactions: Block::root(&transactions, &evidence),
+            transactions: Block::transactions_hash(&transactions),
+            evidence: Block::evidence_hash(&evidence),
             proposer,
+            ..Header::default()
         };
         let block = Arc::new(Block { header, transactions, evidence });
         self.staged = Some((block.id(), state));
@@ -239,7 +242,12 @@ impl Application for SimpleLedger {
 }
 
 impl Subject for SimpleLedger {
-    fn genesis(ledger: LedgerId, validators: &Validators, node: NodeId) -> SimpleLedger {
+    fn name(validators: &Validators) -> LedgerId {
+        LedgerId(validators.hash())
+    }
+
+    fn genesis(validators: &Validators, node: NodeId) -> SimpleLedger {
+        let ledger = SimpleLedger::name(validators);
         let list: Vec<Validator> = validators.iter().cloned().collect();
         SimpleLedger {
             ledger,
@@ -257,12 +265,12 @@ impl Subject for SimpleLedger {
         SimpleLedger { staged: None, ..self }
     }
 
-    fn transaction(&self, _: LedgerId, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
+    fn transaction(&self, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
         sign(draw() % 8, (draw() % 20) as i64 - 9, draw())
     }
 
-    fn change(&self, _: LedgerId, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> SignedTransaction {
-        sign(CHANGES + node.0, power as i64, draw())
+    fn change(&self, node: NodeId, power: u64, draw: &mut dyn FnMut() -> u64) -> Vec<SignedTransaction> {
+        vec![sign(CHANGES + node.0, power as i64, draw())]
     }
 
     fn replay(&mut self, block: &Block) -> [u8; 32] {
@@ -271,17 +279,33 @@ impl Subject for SimpleLedger {
     }
 }
 
+/// A transaction that changes an account by so much.
 fn sign(account: u64, amount: i64, nonce: u64) -> SignedTransaction {
     let key = SecretKey::from_seed([200; 32]);
-    let mut transaction = SignedTransaction {
-        author: key.public(),
-        nonce,
-        account,
-        amount,
-        expires: Height(u64::MAX),
-        payload: Bytes::new(),
-        signature: Signature(Vec::new()),
+    let add = ColumnChange::Add { amount, bounds: Bounds::default() };
+    let operation = Operation::Row {
+        key: Key::from(account.to_be_bytes().to_vec()),
+        change: RowChange::Update(vec![(ColumnId(0), add)]),
     };
-    transaction.signature = key.sign(&transaction.bytes()).unwrap_or(Signature(Vec::new()));
-    transaction
+    let body = Body {
+        ledger: LedgerId::default(),
+        author: key.public(),
+        user: None,
+        nonce: u128::from(nonce),
+        expires: Height(u64::MAX),
+        preconditions: Vec::new(),
+        operations: vec![operation],
+    };
+    let unsigned = SignedTransaction::with_signature(body, Signature::void());
+    let signature = key.sign(unsigned.sign_bytes()).unwrap_or(Signature::void());
+    SignedTransaction::with_signature(unsigned.body().clone(), signature)
+}
+
+/// The account that a transaction changes, and by how much.
+fn meaning(transaction: &SignedTransaction) -> Option<(u64, i64)> {
+    let Operation::Row { key, change: RowChange::Update(columns) } = transaction.body().operations.first()? else {
+        return None;
+    };
+    let (_, ColumnChange::Add { amount, .. }) = columns.first()? else { return None };
+    Some((u64::from_be_bytes(key.0.as_ref().try_into().ok()?), *amount))
 }

@@ -149,7 +149,9 @@ fn any_world(seed: u64) -> Options {
     }
     let (faults, loss) = (random.chance(700), random.below(250));
     let absent = random.chance(200).then(|| random.below(count as u64) as usize);
-    Options { powers, liars, faults, loss, absent, ..Options::new(seed) }
+    // Liars could come to more than a third, and who is away for long could not tell.
+    let changes = liars.is_empty() && absent.is_none();
+    Options { powers, liars, faults, loss, absent, changes, ..Options::new(seed) }
 }
 
 /// Worlds that nobody has seen before. `POLITY_SEED` says where to begin, to see one

@@ -119,6 +119,16 @@ impl Reader {
         Ok(self.view.version(key, self.visible[Guarantee::of_key(key)])?.map(|(written, _)| written))
     }
 
+    /// The version of `key` that is visible at `at`, which may say that it was deleted,
+    /// and when it was written. `None` if there was none yet, or no trace is left.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] if `at` is before the horizon.
+    pub fn version(&self, key: &[u8], at: Timestamp) -> Result<Option<(Timestamp, Option<Bytes>)>, Error> {
+        let at = self.clamp(key, at)?;
+        self.view.version(key, at)
+    }
+
     /// The rows of `span`, whose keys are of one guarantee, at `at`, in key order.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::machine::Event;
+use crate::consensus::application::Gate;
 use crate::consensus::error::Fatal;
 use crate::consensus::mempool::{Mempool, MempoolOptions, Refusal};
 use crate::consensus::message::Message;
@@ -24,6 +25,9 @@ pub enum SubmitError {
     /// Its signature is not right.
     #[error("the transaction's signature is not right")]
     Signature,
+    /// Its author is not known to the ledger, or it expires too late.
+    #[error("the ledger takes no such transaction from this author")]
+    Unwelcome,
     /// It waits already, or too many do.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -43,7 +47,10 @@ pub enum SubmitError {
 
 /// What waits, and who for it.
 pub struct Intake<O> {
+    /// Transactions of peers whose signatures were not looked at
+    unseen: Mutex<Vec<Arc<SignedTransaction>>>,
     inner: Mutex<Inner<O>>,
+    gate: Gate,
     began: Instant,
     events: mpsc::UnboundedSender<Event>,
     /// There is something to pass on to others
@@ -58,13 +65,23 @@ struct Inner<O> {
 }
 
 impl<O> Intake<O> {
-    pub fn new(options: MempoolOptions, events: mpsc::UnboundedSender<Event>) -> Intake<O> {
+    pub fn new(options: MempoolOptions, gate: Gate, events: mpsc::UnboundedSender<Event>) -> Intake<O> {
         let inner = Inner { mempool: Mempool::new(options), waiters: HashMap::new(), fresh: Vec::new() };
-        Intake { inner: Mutex::new(inner), began: Instant::now(), events, news: Notify::new() }
+        Intake {
+            unseen: Mutex::default(),
+            inner: Mutex::new(inner),
+            gate,
+            began: Instant::now(),
+            events,
+            news: Notify::new(),
+        }
     }
 
     /// Takes a client's transaction in; what comes of it.
     pub fn submit(&self, transaction: Arc<SignedTransaction>) -> Result<oneshot::Receiver<O>, SubmitError> {
+        if !(self.gate)(&transaction) {
+            return Err(SubmitError::Unwelcome);
+        }
         if !transaction.verify() {
             return Err(SubmitError::Signature);
         }
@@ -87,11 +104,36 @@ impl<O> Intake<O> {
         Ok(receiver)
     }
 
-    /// Takes in transactions that a peer passed on. Blocks for a while.
-    pub fn receive(&self, transactions: Vec<Arc<SignedTransaction>>) {
+    /// Takes in transactions that a peer passed on. Whoever comes first verifies what
+    /// comes while it does, too.
+    pub async fn receive(self: Arc<Self>, transactions: Vec<Arc<SignedTransaction>>)
+    where
+        O: Send + 'static,
+    {
+        let first = {
+            let mut unseen = self.unseen.lock();
+            let first = unseen.is_empty();
+            // What does not fit is lost, as on the way: its node sends it again.
+            let room = UNSEEN.saturating_sub(unseen.len());
+            unseen.extend(transactions.into_iter().take(room));
+            first
+        };
+        if first {
+            // Verifying many signatures takes longer than a task may. A panic there
+            // would be a fault of the thread's own, and loses only these.
+            let _ = tokio::task::spawn_blocking(move || {
+                let all = std::mem::take(&mut *self.unseen.lock());
+                self.verify(all);
+            })
+            .await;
+        }
+    }
+
+    fn verify(&self, transactions: Vec<Arc<SignedTransaction>>) {
         let new: Vec<_> = {
             let inner = self.inner.lock();
-            transactions.into_iter().filter(|transaction| !inner.mempool.contains(&transaction.id())).collect()
+            let new = |t: &Arc<SignedTransaction>| !inner.mempool.contains(&t.id()) && (self.gate)(t);
+            transactions.into_iter().filter(new).collect()
         };
         let mut right = Vec::with_capacity(new.len());
         for batch in new.chunks(BATCH) {
@@ -203,6 +245,10 @@ impl<O> Intake<O> {
     }
 }
 
+/// So many transactions of peers wait to be verified.
+const UNSEEN: usize = 16_384;
+/// So long after a message of transactions there is no other.
+const PAUSE: Duration = Duration::from_millis(2);
 /// So many signatures are verified at once.
 const BATCH: usize = 128;
 /// So many transactions are passed on in one message.
@@ -211,8 +257,12 @@ const CHUNK: usize = 1024;
 /// Passes on what clients hand in, and what seems to have got lost.
 pub async fn gossip<O: Send + 'static>(intake: Arc<Intake<O>>, events: mpsc::UnboundedSender<Event>, pause: Duration) {
     let say = |message| events.send(Event::Say(To::All, message)).is_ok();
+    let mut next = Instant::now();
     loop {
         let news = tokio::time::timeout(pause, intake.news.notified()).await;
+        // The first goes at once. What comes right after it goes together.
+        tokio::time::sleep_until(next).await;
+        next = Instant::now() + PAUSE;
         let mut fresh = intake.take_fresh();
         if news.is_err() {
             let (stale, evidence) = intake.take_stale(pause);

@@ -57,7 +57,7 @@ pub struct Surroundings<N> {
     pub clock: Arc<dyn ClockSource>,
     pub tasks: std::sync::mpsc::Sender<Task>,
     pub events: mpsc::UnboundedSender<Event>,
-    pub told: mpsc::UnboundedSender<Told>,
+    pub told: mpsc::Sender<Told>,
 }
 
 /// The validator with its outbox and log.
@@ -209,7 +209,7 @@ impl<N: Network> Machine<N> {
             Output::Serve(node, question) => self.work(Task::Serve(node, question)),
             Output::Install(from, height, parts) => self.work(Task::Install(from, height, parts)),
             Output::Evidence(evidence) => self.work(Task::Evidence(vec![evidence])),
-            Output::Notify(told) => drop(self.around.told.send(told)),
+            Output::Notify(told) => drop(self.around.told.try_send(told)),
             // The outbox keeps records apart.
             Output::Append(_) => {}
         }

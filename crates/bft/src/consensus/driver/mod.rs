@@ -130,7 +130,7 @@ pub struct Handle<A: Application> {
     events: mpsc::UnboundedSender<Event>,
     messages: mpsc::Sender<Event>,
     condition: watch::Receiver<Condition>,
-    told: Arc<parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Told>>>>,
+    told: Arc<parking_lot::Mutex<Option<mpsc::Receiver<Told>>>>,
 }
 
 impl<A: Application> Clone for Handle<A> {
@@ -145,6 +145,8 @@ impl<A: Application> Clone for Handle<A> {
     }
 }
 
+/// So many things that people may want to know wait to be fetched.
+const TOLD: usize = 1024;
 /// So many messages of peers wait to be taken in.
 const MESSAGES: usize = 4096;
 
@@ -154,8 +156,8 @@ pub fn start<A: Application, N: Network>(parts: Parts<A, N>, options: Options) -
     let (log, records) = ValidatorLog::open(parts.log.clone(), parts.group, tip.height)?;
     let (events, event_receiver) = mpsc::unbounded_channel();
     let (messages, message_receiver) = mpsc::channel(MESSAGES);
-    let (told, told_receiver) = mpsc::unbounded_channel();
-    let intake = Arc::new(Intake::new(options.mempool, events.clone()));
+    let (told, told_receiver) = mpsc::channel(TOLD);
+    let intake = Arc::new(Intake::new(options.mempool, parts.application.gate(), events.clone()));
     let (node, clock) = (parts.node, parts.clock.clone());
     let tasks = worker::start(node, parts.application, intake.clone(), events.clone(), clock, options)
         .map_err(|e| Fatal::Storage(format!("the ledger's thread does not start: {e}")))?;
@@ -202,11 +204,7 @@ impl<A: Application> Handle<A> {
     /// Takes in what a peer sent: who it is, the link vouches for.
     pub async fn receive(&self, from: NodeId, bytes: Bytes) {
         match Message::decode(&bytes) {
-            Ok(Message::Transactions(transactions)) => {
-                let intake = self.intake.clone();
-                // Verifying many signatures takes longer than a task may.
-                let _ = tokio::task::spawn_blocking(move || intake.receive(transactions)).await;
-            }
+            Ok(Message::Transactions(transactions)) => self.intake.clone().receive(transactions).await,
             Ok(Message::Evidence(evidence)) => {
                 let _ = self.messages.try_send(Event::Evidence(evidence));
             }
@@ -221,8 +219,9 @@ impl<A: Application> Handle<A> {
         self.condition.clone()
     }
 
-    /// What people may want to know, from the start on. Can be taken once.
-    pub fn told(&self) -> Option<mpsc::UnboundedReceiver<Told>> {
+    /// What people may want to know, from the start on. Can be taken once; what is not
+    /// fetched in time is dropped.
+    pub fn told(&self) -> Option<mpsc::Receiver<Told>> {
         self.told.lock().take()
     }
 

@@ -76,6 +76,7 @@ impl Application for Kept {
 
 /// Four nodes, of which any may be started and stopped.
 struct Cluster {
+    name: LedgerId,
     hub: Arc<Hub>,
     nodes: Vec<NodeId>,
     disks: Vec<MemoryDisk>,
@@ -84,19 +85,18 @@ struct Cluster {
     drawn: u64,
 }
 
-const LEDGER: LedgerId = LedgerId([9; 32]);
-
 impl Cluster {
     async fn start() -> Cluster {
         let key = |n: u8| SecretKey::from_seed([n; 32]);
         let validator = |n: u8| Validator { node: NodeId(u64::from(n)), key: key(n).public(), power: 1 };
         let validators = Validators::new((1..=4).map(validator).collect());
         let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
-        let ledgers = nodes.iter().map(|node| SimpleLedger::genesis(LEDGER, &validators, *node));
+        let ledgers = nodes.iter().map(|node| SimpleLedger::genesis(&validators, *node));
         let ledgers = ledgers.map(|ledger| Kept(Arc::new(Mutex::new(ledger)))).collect();
         let disks = (0..4).map(MemoryDisk::new).collect();
         let handles = vec![None, None, None, None];
-        let mut cluster = Cluster { hub: Arc::default(), nodes, disks, ledgers, handles, drawn: 0 };
+        let name = SimpleLedger::name(&validators);
+        let mut cluster = Cluster { name, hub: Arc::default(), nodes, disks, ledgers, handles, drawn: 0 };
         for node in 0..4 {
             cluster.start_node(node).await;
         }
@@ -108,7 +108,7 @@ impl Cluster {
         let log = open_log(Arc::new(self.disks[node].clone())).await.unwrap();
         let id = self.nodes[node];
         let parts = Parts {
-            ledger: LEDGER,
+            ledger: self.name,
             node: id,
             key: Arc::new(SecretKey::from_seed([id.0 as u8; 32])),
             application: self.ledgers[node].clone(),
@@ -144,7 +144,7 @@ impl Cluster {
             *drawn += 1;
             *drawn
         };
-        Arc::new(self.ledgers[0].0.lock().transaction(LEDGER, &mut draw))
+        Arc::new(self.ledgers[0].0.lock().transaction(&mut draw))
     }
 
     async fn submit(&mut self, node: usize) -> Result<(), SubmitError> {
@@ -173,8 +173,10 @@ async fn a_transaction_is_ordered_wherever_it_is_handed_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_signature_is_refused_at_the_door() {
     let mut cluster = Cluster::start().await;
-    let mut forged = SignedTransaction::clone(&cluster.transaction());
-    forged.amount += 1;
+    let right = cluster.transaction();
+    let mut body = right.body().clone();
+    body.nonce += 1;
+    let forged = SignedTransaction::with_signature(body, right.signature().clone());
     let handle = cluster.handles[0].clone().unwrap();
     assert_eq!(handle.submit(Arc::new(forged)).await, Err(SubmitError::Signature));
 }

@@ -63,15 +63,18 @@ impl Hands {
             E::SignProposal(proposal, r) => return Ok(r.resume_with(self.sign_proposal(proposal)?)),
             E::VerifySignature(message, key, r) => return Ok(r.resume_with(self.verify(message, &key))),
             E::VerifyCommitCertificate(certificate, members, _, r) => {
-                return Ok(r.resume_with(self.trust.commit(&certificate, &members)));
+                let known = |vote: &Vote, signature: &Signature| self.watch.has(vote, signature);
+                return Ok(r.resume_with(self.trust.commit(&certificate, &members, &known)));
             }
             E::VerifyPolkaCertificate(polka, members, _, r) => {
-                let outcome = self.trust.polka(&polka, &members);
+                let known = |vote: &Vote, signature: &Signature| self.watch.has(vote, signature);
+                let outcome = self.trust.polka(&polka, &members, &known);
                 self.learn(outcome.is_ok(), polka.votes(&Context));
                 return Ok(r.resume_with(outcome));
             }
             E::VerifyRoundCertificate(certificate, members, _, r) => {
-                let outcome = self.trust.round(&certificate, &members);
+                let known = |vote: &Vote, signature: &Signature| self.watch.has(vote, signature);
+                let outcome = self.trust.round(&certificate, &members, &known);
                 self.learn(outcome.is_ok(), certificate.votes(&Context));
                 return Ok(r.resume_with(outcome));
             }
@@ -140,6 +143,8 @@ impl Hands {
         }
         self.pledges.vote(&vote)?;
         let signature = self.sign(&vote.sign_bytes(&self.trust.ledger))?;
+        // What was just signed need not be verified.
+        self.watch.vote(&Signed { message: vote.clone(), signature: signature.clone() });
         Ok(SignedMessage::new(vote, signature))
     }
 
@@ -152,7 +157,7 @@ impl Hands {
     fn verify(&mut self, message: SignedMessage<Context, ConsensusMsg<Context>>, key: &PublicKey) -> bool {
         let SignedMessage { message, signature } = message;
         let valid = match &message {
-            ConsensusMsg::Vote(vote) => self.trust.vote(vote, &signature, key),
+            ConsensusMsg::Vote(vote) => self.watch.has(vote, &signature) || self.trust.vote(vote, &signature, key),
             ConsensusMsg::Proposal(proposal) => self.trust.proposal(proposal, &signature, key),
         };
         self.bad_signature |= !valid;

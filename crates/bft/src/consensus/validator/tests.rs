@@ -32,8 +32,6 @@ use crate::types::{BlockId, LedgerId, Validator as Member, Validators};
 use crate::world::Subject;
 use crate::world::simple::SimpleLedger;
 
-const LEDGER: LedgerId = LedgerId([5; 32]);
-
 struct Node {
     validator: Option<Validator>,
     outbox: Outbox,
@@ -45,6 +43,7 @@ struct Node {
 }
 
 struct Stage {
+    name: LedgerId,
     nodes: Vec<Node>,
     way: VecDeque<(usize, Input)>,
     now: Duration,
@@ -67,7 +66,7 @@ impl Stage {
         let node = |n| Node {
             validator: None,
             outbox: Outbox::default(),
-            ledger: SimpleLedger::genesis(LEDGER, &validators, id(n)),
+            ledger: SimpleLedger::genesis(&validators, id(n)),
             wants: Vec::new(),
             log: Vec::new(),
             unsynced: Vec::new(),
@@ -88,7 +87,7 @@ impl Stage {
         let (now, n) = (self.now(), &mut self.nodes[node]);
         let (tip, log) = (n.ledger.tip(), n.log.clone());
         n.outbox = Outbox::default();
-        match Validator::new(LEDGER, id(node), Arc::new(key(node)), Options::default(), tip, log, now) {
+        match Validator::new(self.name, id(node), Arc::new(key(node)), Options::default(), tip, log, now) {
             Ok((validator, outputs)) => {
                 n.validator = Some(validator);
                 self.take(node, outputs);
@@ -224,7 +223,7 @@ impl Stage {
                     *drawn
                 };
                 let n = &mut self.nodes[node()];
-                n.wants.push(Arc::new(n.ledger.transaction(LEDGER, &mut draw)));
+                n.wants.push(Arc::new(n.ledger.transaction(&mut draw)));
                 self.step(node(), Input::Pending(true));
             }
             "run" => self.run(),
