@@ -91,6 +91,10 @@ pub enum Anomaly {
     DuplicateKey,
     /// A row refers to one that is not there.
     Orphan,
+    /// One statement found other rows by an index than by a scan.
+    IndexDisagrees,
+    /// One statement saw a table in two shapes, or what a dropped column had held.
+    MixedSchema,
 }
 
 impl Anomaly {
@@ -114,7 +118,9 @@ impl Anomaly {
             | Anomaly::NegativeBalance
             | Anomaly::NumberReused
             | Anomaly::DuplicateKey
-            | Anomaly::Orphan => Level::ReadCommitted,
+            | Anomaly::Orphan
+            | Anomaly::IndexDisagrees
+            | Anomaly::MixedSchema => Level::ReadCommitted,
         }
     }
 
@@ -151,6 +157,8 @@ impl Anomaly {
             Anomaly::NumberReused => "a sequence gave one number twice",
             Anomaly::DuplicateKey => "two rows with one unique key",
             Anomaly::Orphan => "a row refers to one that is not there",
+            Anomaly::IndexDisagrees => "an index and a scan give different rows",
+            Anomaly::MixedSchema => "a table was seen in two shapes at once",
         }
     }
 }
@@ -187,6 +195,8 @@ impl fmt::Display for Anomaly {
             Anomaly::NumberReused => "number-reused",
             Anomaly::DuplicateKey => "duplicate-key",
             Anomaly::Orphan => "orphan",
+            Anomaly::IndexDisagrees => "index-disagrees",
+            Anomaly::MixedSchema => "mixed-schema",
         };
         f.write_str(name)
     }

@@ -228,6 +228,77 @@ pub enum ParentChange {
     HasChildren,
 }
 
+/// An operation on definitions, or through them: what [`crate::schema`] judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchemaAction {
+    /// Added or dropped a column.
+    Column {
+        /// The column's number.
+        column: u64,
+        /// What rows show in it that nothing was written into: below zero, and no other addition's. Zero for drops.
+        default: i64,
+        /// What came of it; what was tried, if the outcome is unknown.
+        change: Existence,
+    },
+    /// Made or dropped an index.
+    Index {
+        /// The index's number.
+        index: u64,
+        /// What came of it; what was tried, if the outcome is unknown.
+        change: Existence,
+    },
+    /// Wrote a row: its own number into a column, if one is named.
+    Write {
+        /// The row's number, above zero, which nobody else inserts.
+        row: u64,
+        /// By which it is found together with others.
+        bucket: u64,
+        /// The column that was written.
+        column: Option<u64>,
+        /// Whether the row was inserted, or else updated by whoever inserted it.
+        inserts: bool,
+        /// Whether there was a row to update.
+        found: bool,
+        /// Refused: there is no such column.
+        missing: bool,
+    },
+    /// Read a column of all rows of a bucket.
+    Read {
+        /// The column.
+        column: u64,
+        /// The bucket.
+        bucket: u64,
+        /// Rows and their values.
+        rows: Vec<(u64, Option<i64>)>,
+        /// Refused: there is no such column.
+        missing: bool,
+    },
+    /// Read the rows of a bucket in two ways in one statement.
+    Compare {
+        /// The bucket.
+        bucket: u64,
+        /// As an index gives them, if there is one.
+        indexed: Vec<u64>,
+        /// As a scan gives them.
+        scanned: Vec<u64>,
+    },
+}
+
+/// What came of making or dropping something that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Existence {
+    /// Made.
+    Made,
+    /// Not made: it was there.
+    AlreadyThere,
+    /// Dropped.
+    Dropped,
+    /// Not dropped: it was not there.
+    Absent,
+}
+
 /// One line of a history file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "workload", rename_all = "lowercase")]
@@ -244,6 +315,8 @@ pub enum Line {
     Set(Operation<SetAction>),
     /// Unique and foreign keys.
     Keys(Operation<KeyAction>),
+    /// Definitions.
+    Schema(Operation<SchemaAction>),
 }
 
 /// All that clients saw in one run, by workload.
@@ -261,6 +334,8 @@ pub struct History {
     pub set: Vec<Operation<SetAction>>,
     /// Unique and foreign keys.
     pub keys: Vec<Operation<KeyAction>>,
+    /// Definitions.
+    pub schema: Vec<Operation<SchemaAction>>,
 }
 
 /// Why a history could not be read.
@@ -289,6 +364,7 @@ impl History {
             Line::Sequence(operation) => self.sequence.push(operation),
             Line::Set(operation) => self.set.push(operation),
             Line::Keys(operation) => self.keys.push(operation),
+            Line::Schema(operation) => self.schema.push(operation),
         }
     }
 

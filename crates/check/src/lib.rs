@@ -12,6 +12,7 @@
 //! | [`bank`] | transfers: the total stays, no balance goes below zero | |
 //! | [`sequence`] | numbers are handed out once | |
 //! | [`keys`] | unique and foreign keys under concurrency | |
+//! | [`schema`] | columns and indexes that come and go under use | |
 //! | [`set`] | what was added stays, once | |
 //!
 //! A [`Finding`] has a name ([`Anomaly`]) that says at which isolation [`Level`]
@@ -25,6 +26,7 @@ pub mod history;
 pub mod keys;
 pub mod random;
 pub mod register;
+pub mod schema;
 pub mod sequence;
 pub mod set;
 pub mod workload;
@@ -40,5 +42,6 @@ pub fn check(history: &History) -> Findings {
     findings.merge(sequence::check(&history.sequence));
     findings.merge(set::check(&history.set));
     findings.merge(keys::check(&history.keys));
+    findings.merge(schema::check(&history.schema));
     findings
 }

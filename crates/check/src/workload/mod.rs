@@ -18,6 +18,7 @@ mod append;
 mod bank;
 mod keys;
 mod register;
+mod schema;
 mod sequence;
 mod set;
 #[cfg(test)]
@@ -126,12 +127,21 @@ pub enum Workload {
     Set,
     /// Unique and foreign keys.
     Keys,
+    /// Columns and indexes that come and go.
+    Schema,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 6] =
-        [Workload::Append, Workload::Register, Workload::Bank, Workload::Sequence, Workload::Set, Workload::Keys];
+    pub const ALL: [Workload; 7] = [
+        Workload::Append,
+        Workload::Register,
+        Workload::Bank,
+        Workload::Sequence,
+        Workload::Set,
+        Workload::Keys,
+        Workload::Schema,
+    ];
 
     /// As it is spelt on the command line and in history files.
     pub fn name(self) -> &'static str {
@@ -142,6 +152,7 @@ impl Workload {
             Workload::Sequence => "sequence",
             Workload::Set => "set",
             Workload::Keys => "keys",
+            Workload::Schema => "schema",
         }
     }
 
@@ -154,6 +165,7 @@ impl Workload {
             Workload::Sequence => sequence::setup(prefix),
             Workload::Set => set::setup(prefix),
             Workload::Keys => keys::setup(prefix),
+            Workload::Schema => schema::setup(prefix),
         }
     }
 
@@ -167,6 +179,7 @@ impl Workload {
             Workload::Sequence => vec![format!("DROP SEQUENCE IF EXISTS {prefix}_numbers")],
             Workload::Set => vec![table("elements")],
             Workload::Keys => vec![table("names"), table("children"), table("parents")],
+            Workload::Schema => vec![table("shape")],
         }
     }
 }
@@ -185,6 +198,8 @@ pub struct Client {
     begun: u64,
     /// What all clients together have begun, about: keys move on with it.
     age: u64,
+    /// A row that it inserted, surely, and the row's bucket.
+    own_row: Option<(u64, u64)>,
 }
 
 /// One operation, still under way.
@@ -216,7 +231,17 @@ impl Client {
     pub fn new(workload: Workload, prefix: &str, isolation: Isolation, number: u64, seed: u64) -> Client {
         let mut random = Random::new(seed ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         let random = random.split();
-        Client { workload, prefix: prefix.into(), isolation, process: number, random, number, begun: 0, age: 0 }
+        Client {
+            workload,
+            prefix: prefix.into(),
+            isolation,
+            process: number,
+            random,
+            number,
+            begun: 0,
+            age: 0,
+            own_row: None,
+        }
     }
 
     /// Draws an operation, runs it, and tells what was seen. `age` is how many
@@ -233,6 +258,7 @@ impl Client {
             Workload::Sequence => Line::Sequence(sequence::next(self, session).await),
             Workload::Set => Line::Set(set::next(self, session).await),
             Workload::Keys => Line::Keys(keys::next(self, session).await),
+            Workload::Schema => Line::Schema(schema::next(self, session).await),
         }
     }
 
@@ -246,6 +272,7 @@ impl Client {
             Workload::Bank => vec![Line::Bank(bank::read(self, session).await)],
             Workload::Set => set::last(self, session).await.into_iter().map(Line::Set).collect(),
             Workload::Keys => keys::last(self, session).await.into_iter().map(Line::Keys).collect(),
+            Workload::Schema => schema::last(self, session).await.into_iter().map(Line::Schema).collect(),
         }
     }
 

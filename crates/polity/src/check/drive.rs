@@ -208,6 +208,7 @@ fn outcome_of(line: &Line) -> (Outcome, Option<String>) {
         Line::Sequence(o) => (o.outcome, o.error.clone()),
         Line::Set(o) => (o.outcome, o.error.clone()),
         Line::Keys(o) => (o.outcome, o.error.clone()),
+        Line::Schema(o) => (o.outcome, o.error.clone()),
     }
 }
 

@@ -78,6 +78,8 @@ enum WorkloadArgument {
     Set,
     /// Unique and foreign keys
     Keys,
+    /// Columns and indexes that come and go
+    Schema,
     /// One after the other
     All,
 }
@@ -106,6 +108,7 @@ impl Arguments {
             WorkloadArgument::Sequence => vec![Workload::Sequence],
             WorkloadArgument::Set => vec![Workload::Set],
             WorkloadArgument::Keys => vec![Workload::Keys],
+            WorkloadArgument::Schema => vec![Workload::Schema],
             WorkloadArgument::All => Workload::ALL.to_vec(),
         }
     }
