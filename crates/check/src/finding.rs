@@ -95,6 +95,14 @@ pub enum Anomaly {
     IndexDisagrees,
     /// One statement saw a table in two shapes, or what a dropped column had held.
     MixedSchema,
+    /// More was sold than there was.
+    Oversold,
+    /// Replicas that had come together show different rows.
+    Diverged,
+    /// A session did not see what it had seen or written before.
+    SessionBroken,
+    /// What was taken out or overwritten is there again.
+    Resurrected,
 }
 
 impl Anomaly {
@@ -120,7 +128,11 @@ impl Anomaly {
             | Anomaly::DuplicateKey
             | Anomaly::Orphan
             | Anomaly::IndexDisagrees
-            | Anomaly::MixedSchema => Level::ReadCommitted,
+            | Anomaly::MixedSchema
+            | Anomaly::Oversold
+            | Anomaly::Diverged
+            | Anomaly::SessionBroken
+            | Anomaly::Resurrected => Level::ReadCommitted,
         }
     }
 
@@ -159,6 +171,10 @@ impl Anomaly {
             Anomaly::Orphan => "a row refers to one that is not there",
             Anomaly::IndexDisagrees => "an index and a scan give different rows",
             Anomaly::MixedSchema => "a table was seen in two shapes at once",
+            Anomaly::Oversold => "more was sold than there was",
+            Anomaly::Diverged => "replicas that had come together show different rows",
+            Anomaly::SessionBroken => "a session did not see what it had seen or written before",
+            Anomaly::Resurrected => "what was taken out or overwritten is there again",
         }
     }
 }
@@ -197,6 +213,10 @@ impl fmt::Display for Anomaly {
             Anomaly::Orphan => "orphan",
             Anomaly::IndexDisagrees => "index-disagrees",
             Anomaly::MixedSchema => "mixed-schema",
+            Anomaly::Oversold => "oversold",
+            Anomaly::Diverged => "diverged",
+            Anomaly::SessionBroken => "session-broken",
+            Anomaly::Resurrected => "resurrected",
         };
         f.write_str(name)
     }

@@ -299,6 +299,132 @@ pub enum Existence {
     Absent,
 }
 
+/// An operation on a stock of items: what [`crate::stock`] judges. A refused sale has
+/// failed; it says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StockAction {
+    /// Pieces in stock at the beginning, by item.
+    Open(Vec<(u64, i64)>),
+    /// Took pieces out of stock, and counted them as sold.
+    Sell {
+        /// Whose session.
+        session: u64,
+        /// The item.
+        item: u64,
+        /// Pieces.
+        amount: i64,
+    },
+    /// Put a pack into stock.
+    Deliver {
+        /// Whose session.
+        session: u64,
+        /// The item.
+        item: u64,
+    },
+    /// Moved pieces from one item's stock to another's.
+    Move {
+        /// Whose session.
+        session: u64,
+        /// The item that has fewer then.
+        from: u64,
+        /// The item that has more.
+        to: u64,
+        /// Pieces.
+        amount: i64,
+    },
+    /// Read all items at one moment: pieces in stock, pieces sold.
+    Read {
+        /// Whose session.
+        session: u64,
+        /// By item.
+        rows: Vec<(u64, i64, i64)>,
+        /// Whether all replicas had come together.
+        last: bool,
+    },
+}
+
+/// A cart as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenCart {
+    /// Its number.
+    pub cart: u64,
+    /// Its note.
+    pub note: Option<i64>,
+    /// What was in it.
+    pub elements: Vec<u64>,
+}
+
+/// An operation on carts: what [`crate::carts`] judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CartAction {
+    /// Put an element in that nobody else puts anywhere; made the cart, if there was none.
+    Add {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The element.
+        element: u64,
+    },
+    /// Took an element out that this session had seen there.
+    Remove {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The element.
+        element: u64,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Wrote a note that nobody else writes.
+    Note {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The note.
+        value: i64,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Deleted a cart.
+    Delete {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// What this session had seen in it.
+        seen: Vec<u64>,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Read carts.
+    Read {
+        /// Whose session.
+        session: u64,
+        /// Which were asked for; none: all.
+        asked: Vec<u64>,
+        /// Those that were there.
+        seen: Vec<SeenCart>,
+        /// Whether all replicas had come together.
+        last: bool,
+    },
+    /// Read the carts of an owner in two ways in one statement.
+    Compare {
+        /// Whose session.
+        session: u64,
+        /// The owner.
+        owner: u64,
+        /// As an index gives them.
+        indexed: Vec<u64>,
+        /// As a scan gives them.
+        scanned: Vec<u64>,
+    },
+}
+
 /// One line of a history file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "workload", rename_all = "lowercase")]
@@ -317,6 +443,10 @@ pub enum Line {
     Keys(Operation<KeyAction>),
     /// Definitions.
     Schema(Operation<SchemaAction>),
+    /// Stocks, under a guarantee that merges.
+    Stock(Operation<StockAction>),
+    /// Carts, likewise.
+    Carts(Operation<CartAction>),
 }
 
 /// All that clients saw in one run, by workload.
@@ -336,6 +466,10 @@ pub struct History {
     pub keys: Vec<Operation<KeyAction>>,
     /// Definitions.
     pub schema: Vec<Operation<SchemaAction>>,
+    /// Stocks.
+    pub stock: Vec<Operation<StockAction>>,
+    /// Carts.
+    pub carts: Vec<Operation<CartAction>>,
 }
 
 /// Why a history could not be read.
@@ -365,6 +499,8 @@ impl History {
             Line::Set(operation) => self.set.push(operation),
             Line::Keys(operation) => self.keys.push(operation),
             Line::Schema(operation) => self.schema.push(operation),
+            Line::Stock(operation) => self.stock.push(operation),
+            Line::Carts(operation) => self.carts.push(operation),
         }
     }
 

@@ -14,6 +14,8 @@
 //! | [`keys`] | unique and foreign keys under concurrency | |
 //! | [`schema`] | columns and indexes that come and go under use | |
 //! | [`set`] | what was added stays, once | |
+//! | [`stock`] | merging counters: nothing oversold, nothing lost, sessions, convergence | O'Neil 1986; Terry et al. 1994 |
+//! | [`carts`] | merging sets and plain columns: nothing lost, nothing back, likewise | Shapiro et al. 2011 |
 //!
 //! A [`Finding`] has a name ([`Anomaly`]) that says at which isolation [`Level`]
 //! it is forbidden, and a story for the reader: which transaction saw what.
@@ -21,6 +23,7 @@
 
 pub mod append;
 pub mod bank;
+pub mod carts;
 pub mod finding;
 pub mod history;
 pub mod keys;
@@ -29,6 +32,7 @@ pub mod register;
 pub mod schema;
 pub mod sequence;
 pub mod set;
+pub mod stock;
 pub mod workload;
 
 pub use finding::{Anomaly, Finding, Findings, Level};
@@ -43,5 +47,7 @@ pub fn check(history: &History) -> Findings {
     findings.merge(set::check(&history.set));
     findings.merge(keys::check(&history.keys));
     findings.merge(schema::check(&history.schema));
+    findings.merge(stock::check(&history.stock));
+    findings.merge(carts::check(&history.carts));
     findings
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use polity_base::planted::{Bug, planted};
 use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
 use polity_base::{IndexId, RangeId, Timestamp};
@@ -188,8 +189,21 @@ impl Foundation {
             Cluster::new(links.clone(), group, state, own, link.allow_faults, link.delays.clone())
         };
         self.cluster = Some(cluster.clone());
-        links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
-        links.register(Service::EVENTUAL, Arc::new(EventualAnswers(self.eventual.clone())));
+        // Who remembers nothing answers nothing that counts until the others have agreed to
+        // have it: had it lost its data, it would vote without its memory, and who is sent
+        // entries before it surely is a member may keep what makes it no new node any more.
+        let remembers = self.identity.founder
+            || self.group.status().last_index > 0
+            || !self.is_new()?
+            || planted(Bug::AnswerUnasked);
+        let answers = Arc::new(RaftAnswers::new(self.group.clone()));
+        let answer = |links: &Links, eventual| {
+            links.register(Service::RAFT, answers.clone());
+            links.register(Service::EVENTUAL, Arc::new(EventualAnswers(eventual)));
+        };
+        if remembers {
+            answer(&links, self.eventual.clone());
+        }
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
         links.receive_visitors(Arc::new(admin::server::Server {
             cluster: cluster.clone(),
@@ -219,6 +233,18 @@ impl Foundation {
         }
         announce::announce(&cluster, &client, node, &seeds).await?;
         tracing::info!("the cluster knows this node; copying what it holds");
+        if !remembers {
+            answer(&links, self.eventual.clone());
+        }
+        tokio::select! {
+            copied = self.copied() => copied,
+            why = self.group.failed() => Err(Error::Failed(why)),
+            why = self.eventual.failed() => Err(Error::Failed(why)),
+        }
+    }
+
+    /// Waits until this node has a catalog, and all rows of the eventual tables.
+    async fn copied(&self) -> Result<(), Error> {
         while self.is_new()? || self.eventual.writable().is_err() {
             tokio::time::sleep(announce::LOOK_EVERY).await;
         }

@@ -80,8 +80,14 @@ enum WorkloadArgument {
     Keys,
     /// Columns and indexes that come and go
     Schema,
-    /// One after the other
+    /// An eventual table's counters: nothing is oversold or lost, sessions see what they saw
+    Stock,
+    /// An eventual table's sets and plain columns: nothing is lost or comes back
+    Carts,
+    /// Those on strong tables, one after the other
     All,
+    /// Those on eventual tables
+    Eventual,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -109,7 +115,10 @@ impl Arguments {
             WorkloadArgument::Set => vec![Workload::Set],
             WorkloadArgument::Keys => vec![Workload::Keys],
             WorkloadArgument::Schema => vec![Workload::Schema],
-            WorkloadArgument::All => Workload::ALL.to_vec(),
+            WorkloadArgument::Stock => vec![Workload::Stock],
+            WorkloadArgument::Carts => vec![Workload::Carts],
+            WorkloadArgument::All => Workload::STRONG.to_vec(),
+            WorkloadArgument::Eventual => Workload::EVENTUAL.to_vec(),
         }
     }
 
