@@ -48,6 +48,8 @@ struct Sum {
     undecided: u64,
     faults: BTreeMap<String, u64>,
     violated: Vec<u64>,
+    /// Processor minutes that were spent before, on building
+    spent: f64,
 }
 
 /// Runs the simulation.
@@ -137,7 +139,7 @@ fn fresh() -> u64 {
 fn simulate(program: &PathBuf, options: &Options) -> Result<(), String> {
     let first = options.seed.unwrap_or_else(fresh);
     let (begun, next) = (Instant::now(), AtomicU64::new(0));
-    let sum = Mutex::new(Sum::default());
+    let sum = Mutex::new(Sum { spent: processor_minutes().unwrap_or_default(), ..Sum::default() });
     let late = || options.minutes.is_some_and(|minutes| begun.elapsed() >= Duration::from_secs(60 * minutes));
     let work = || -> Result<(), String> {
         loop {
@@ -189,11 +191,14 @@ impl Sum {
 
     fn line(&self, took: Duration) -> String {
         let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        let hours = self.simulated / 3600.0;
+        let rate = processor_minutes().map_or_else(String::new, |minutes| {
+            format!(" ({:.2} h a minute of one processor)", hours / (minutes - self.spent).max(0.001))
+        });
         format!(
-            "{} seeds, {:.2} h simulated in {:.1} min, {} operations ({} of unknown outcome), faults: {}; {} \
+            "{} seeds, {hours:.2} h simulated in {:.1} min{rate}, {} operations ({} of unknown outcome), faults: {}; {} \
              undecided; {} violations",
             self.seeds,
-            self.simulated / 3600.0,
             took.as_secs_f64() / 60.0,
             self.operations,
             self.unknown,
@@ -202,6 +207,15 @@ impl Sum {
             self.violated.len(),
         )
     }
+}
+
+/// What the processes that were run have taken of processors, where Linux tells: fields
+/// 16 and 17 of `/proc/self/stat`, in hundredths of a second.
+fn processor_minutes() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = rest.split_whitespace().skip(13).take(2).filter_map(|field| field.parse().ok()).collect();
+    (ticks.len() == 2).then(|| ticks.iter().sum::<f64>() / 6_000.0)
 }
 
 /// Plants bugs, and counts the seeds until each is caught.

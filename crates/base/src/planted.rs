@@ -44,6 +44,12 @@ pub enum Bug {
     ApplyHalfABatch,
     /// Rows are sent to another member without the first of each chunk.
     TransferSkipsARow,
+    /// A node that remembers nothing votes before the cluster has agreed to have it.
+    AnswerUnasked,
+    /// Damage in the log passes for a write that was torn.
+    TakeDamageForATornWrite,
+    /// An index is made of a table that others may write meanwhile.
+    IndexWithoutLock,
     /// A delta is applied before what its author had seen.
     SkipCausalCheck,
     /// Of a delta of several rows, the first is left out.
@@ -72,7 +78,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those of strong tables, which whole clusters are simulated with.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 20] = [
         Bug::AckBeforeFsync,
         Bug::SkipReadValidation,
         Bug::ReadAfterLease,
@@ -90,6 +96,9 @@ impl Bug {
         Bug::ReportUnknownAsDone,
         Bug::ApplyHalfABatch,
         Bug::TransferSkipsARow,
+        Bug::AnswerUnasked,
+        Bug::TakeDamageForATornWrite,
+        Bug::IndexWithoutLock,
     ];
 
     /// Those of eventual tables.

@@ -91,6 +91,18 @@ pub enum Anomaly {
     DuplicateKey,
     /// A row refers to one that is not there.
     Orphan,
+    /// One statement found other rows by an index than by a scan.
+    IndexDisagrees,
+    /// One statement saw a table in two shapes, or what a dropped column had held.
+    MixedSchema,
+    /// More was sold than there was.
+    Oversold,
+    /// Replicas that had come together show different rows.
+    Diverged,
+    /// A session did not see what it had seen or written before.
+    SessionBroken,
+    /// What was taken out or overwritten is there again.
+    Resurrected,
 }
 
 impl Anomaly {
@@ -114,7 +126,13 @@ impl Anomaly {
             | Anomaly::NegativeBalance
             | Anomaly::NumberReused
             | Anomaly::DuplicateKey
-            | Anomaly::Orphan => Level::ReadCommitted,
+            | Anomaly::Orphan
+            | Anomaly::IndexDisagrees
+            | Anomaly::MixedSchema
+            | Anomaly::Oversold
+            | Anomaly::Diverged
+            | Anomaly::SessionBroken
+            | Anomaly::Resurrected => Level::ReadCommitted,
         }
     }
 
@@ -151,6 +169,12 @@ impl Anomaly {
             Anomaly::NumberReused => "a sequence gave one number twice",
             Anomaly::DuplicateKey => "two rows with one unique key",
             Anomaly::Orphan => "a row refers to one that is not there",
+            Anomaly::IndexDisagrees => "an index and a scan give different rows",
+            Anomaly::MixedSchema => "a table was seen in two shapes at once",
+            Anomaly::Oversold => "more was sold than there was",
+            Anomaly::Diverged => "replicas that had come together show different rows",
+            Anomaly::SessionBroken => "a session did not see what it had seen or written before",
+            Anomaly::Resurrected => "what was taken out or overwritten is there again",
         }
     }
 }
@@ -187,6 +211,12 @@ impl fmt::Display for Anomaly {
             Anomaly::NumberReused => "number-reused",
             Anomaly::DuplicateKey => "duplicate-key",
             Anomaly::Orphan => "orphan",
+            Anomaly::IndexDisagrees => "index-disagrees",
+            Anomaly::MixedSchema => "mixed-schema",
+            Anomaly::Oversold => "oversold",
+            Anomaly::Diverged => "diverged",
+            Anomaly::SessionBroken => "session-broken",
+            Anomaly::Resurrected => "resurrected",
         };
         f.write_str(name)
     }

@@ -228,6 +228,203 @@ pub enum ParentChange {
     HasChildren,
 }
 
+/// An operation on definitions, or through them: what [`crate::schema`] judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchemaAction {
+    /// Added or dropped a column.
+    Column {
+        /// The column's number.
+        column: u64,
+        /// What rows show in it that nothing was written into: below zero, and no other addition's. Zero for drops.
+        default: i64,
+        /// What came of it; what was tried, if the outcome is unknown.
+        change: Existence,
+    },
+    /// Made or dropped an index.
+    Index {
+        /// The index's number.
+        index: u64,
+        /// What came of it; what was tried, if the outcome is unknown.
+        change: Existence,
+    },
+    /// Wrote a row: its own number into a column, if one is named.
+    Write {
+        /// The row's number, above zero, which nobody else inserts.
+        row: u64,
+        /// By which it is found together with others.
+        bucket: u64,
+        /// The column that was written.
+        column: Option<u64>,
+        /// Whether the row was inserted, or else updated by whoever inserted it.
+        inserts: bool,
+        /// Whether there was a row to update.
+        found: bool,
+        /// Refused: there is no such column.
+        missing: bool,
+    },
+    /// Read a column of all rows of a bucket.
+    Read {
+        /// The column.
+        column: u64,
+        /// The bucket.
+        bucket: u64,
+        /// Rows and their values.
+        rows: Vec<(u64, Option<i64>)>,
+        /// Refused: there is no such column.
+        missing: bool,
+    },
+    /// Read the rows of a bucket in two ways in one statement.
+    Compare {
+        /// The bucket.
+        bucket: u64,
+        /// As an index gives them, if there is one.
+        indexed: Vec<u64>,
+        /// As a scan gives them.
+        scanned: Vec<u64>,
+    },
+}
+
+/// What came of making or dropping something that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Existence {
+    /// Made.
+    Made,
+    /// Not made: it was there.
+    AlreadyThere,
+    /// Dropped.
+    Dropped,
+    /// Not dropped: it was not there.
+    Absent,
+}
+
+/// An operation on a stock of items: what [`crate::stock`] judges. A refused sale has
+/// failed; it says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StockAction {
+    /// Pieces in stock at the beginning, by item.
+    Open(Vec<(u64, i64)>),
+    /// Took pieces out of stock, and counted them as sold.
+    Sell {
+        /// Whose session.
+        session: u64,
+        /// The item.
+        item: u64,
+        /// Pieces.
+        amount: i64,
+    },
+    /// Put a pack into stock.
+    Deliver {
+        /// Whose session.
+        session: u64,
+        /// The item.
+        item: u64,
+    },
+    /// Moved pieces from one item's stock to another's.
+    Move {
+        /// Whose session.
+        session: u64,
+        /// The item that has fewer then.
+        from: u64,
+        /// The item that has more.
+        to: u64,
+        /// Pieces.
+        amount: i64,
+    },
+    /// Read all items at one moment: pieces in stock, pieces sold.
+    Read {
+        /// Whose session.
+        session: u64,
+        /// By item.
+        rows: Vec<(u64, i64, i64)>,
+        /// Whether all replicas had come together.
+        last: bool,
+    },
+}
+
+/// A cart as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenCart {
+    /// Its number.
+    pub cart: u64,
+    /// Its note.
+    pub note: Option<i64>,
+    /// What was in it.
+    pub elements: Vec<u64>,
+}
+
+/// An operation on carts: what [`crate::carts`] judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CartAction {
+    /// Put an element in that nobody else puts anywhere; made the cart, if there was none.
+    Add {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The element.
+        element: u64,
+    },
+    /// Took an element out that this session had seen there.
+    Remove {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The element.
+        element: u64,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Wrote a note that nobody else writes.
+    Note {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// The note.
+        value: i64,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Deleted a cart.
+    Delete {
+        /// Whose session.
+        session: u64,
+        /// The cart.
+        cart: u64,
+        /// What this session had seen in it.
+        seen: Vec<u64>,
+        /// Whether there was such a cart.
+        found: bool,
+    },
+    /// Read carts.
+    Read {
+        /// Whose session.
+        session: u64,
+        /// Which were asked for; none: all.
+        asked: Vec<u64>,
+        /// Those that were there.
+        seen: Vec<SeenCart>,
+        /// Whether all replicas had come together.
+        last: bool,
+    },
+    /// Read the carts of an owner in two ways in one statement.
+    Compare {
+        /// Whose session.
+        session: u64,
+        /// The owner.
+        owner: u64,
+        /// As an index gives them.
+        indexed: Vec<u64>,
+        /// As a scan gives them.
+        scanned: Vec<u64>,
+    },
+}
+
 /// One line of a history file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "workload", rename_all = "lowercase")]
@@ -244,6 +441,12 @@ pub enum Line {
     Set(Operation<SetAction>),
     /// Unique and foreign keys.
     Keys(Operation<KeyAction>),
+    /// Definitions.
+    Schema(Operation<SchemaAction>),
+    /// Stocks, under a guarantee that merges.
+    Stock(Operation<StockAction>),
+    /// Carts, likewise.
+    Carts(Operation<CartAction>),
 }
 
 /// All that clients saw in one run, by workload.
@@ -261,6 +464,12 @@ pub struct History {
     pub set: Vec<Operation<SetAction>>,
     /// Unique and foreign keys.
     pub keys: Vec<Operation<KeyAction>>,
+    /// Definitions.
+    pub schema: Vec<Operation<SchemaAction>>,
+    /// Stocks.
+    pub stock: Vec<Operation<StockAction>>,
+    /// Carts.
+    pub carts: Vec<Operation<CartAction>>,
 }
 
 /// Why a history could not be read.
@@ -289,6 +498,9 @@ impl History {
             Line::Sequence(operation) => self.sequence.push(operation),
             Line::Set(operation) => self.set.push(operation),
             Line::Keys(operation) => self.keys.push(operation),
+            Line::Schema(operation) => self.schema.push(operation),
+            Line::Stock(operation) => self.stock.push(operation),
+            Line::Carts(operation) => self.carts.push(operation),
         }
     }
 

@@ -12,7 +12,10 @@
 //! | [`bank`] | transfers: the total stays, no balance goes below zero | |
 //! | [`sequence`] | numbers are handed out once | |
 //! | [`keys`] | unique and foreign keys under concurrency | |
+//! | [`schema`] | columns and indexes that come and go under use | |
 //! | [`set`] | what was added stays, once | |
+//! | [`stock`] | merging counters: nothing oversold, nothing lost, sessions, convergence | O'Neil 1986; Terry et al. 1994 |
+//! | [`carts`] | merging sets and plain columns: nothing lost, nothing back, likewise | Shapiro et al. 2011 |
 //!
 //! A [`Finding`] has a name ([`Anomaly`]) that says at which isolation [`Level`]
 //! it is forbidden, and a story for the reader: which transaction saw what.
@@ -20,13 +23,16 @@
 
 pub mod append;
 pub mod bank;
+pub mod carts;
 pub mod finding;
 pub mod history;
 pub mod keys;
 pub mod random;
 pub mod register;
+pub mod schema;
 pub mod sequence;
 pub mod set;
+pub mod stock;
 pub mod workload;
 
 pub use finding::{Anomaly, Finding, Findings, Level};
@@ -40,5 +46,8 @@ pub fn check(history: &History) -> Findings {
     findings.merge(sequence::check(&history.sequence));
     findings.merge(set::check(&history.set));
     findings.merge(keys::check(&history.keys));
+    findings.merge(schema::check(&history.schema));
+    findings.merge(stock::check(&history.stock));
+    findings.merge(carts::check(&history.carts));
     findings
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use polity_base::planted::{Bug, planted};
 use polity_base::seams::Seams;
 use polity_base::time::HybridClock;
 use polity_base::{IndexId, RangeId, Timestamp};
@@ -61,6 +62,8 @@ pub(crate) struct Foundation {
     pub database: Database,
     /// This node among others; none if it has no links
     pub cluster: Option<Cluster>,
+    /// What answers administrators; none if it has no links
+    pub administration: Option<Arc<admin::server::Server>>,
     pub spill: Arc<SpillFolder>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -177,6 +180,7 @@ impl Foundation {
             database,
             spill,
             cluster: None,
+            administration: None,
             stop,
             tasks,
             _folder: folder,
@@ -199,9 +203,22 @@ impl Foundation {
             Cluster::new(links.clone(), group, state, own, link.allow_faults, link.delays.clone())
         };
         self.cluster = Some(cluster.clone());
-        links.register(Service::RAFT, Arc::new(RaftAnswers::new(self.group.clone())));
-        let answers = Answers { replica: self.eventual.clone(), state: self.state.clone() };
-        links.register(Service::EVENTUAL, Arc::new(answers));
+        // Who remembers nothing answers nothing that counts until the others have agreed to
+        // have it: had it lost its data, it would vote without its memory, and who is sent
+        // entries before it surely is a member may keep what makes it no new node any more.
+        let remembers = self.identity.founder
+            || self.group.status().last_index > 0
+            || !self.is_new()?
+            || planted(Bug::AnswerUnasked);
+        let raft = Arc::new(RaftAnswers::new(self.group.clone()));
+        let eventual = Arc::new(Answers { replica: self.eventual.clone(), state: self.state.clone() });
+        let answer = |links: &Links| {
+            links.register(Service::RAFT, raft.clone());
+            links.register(Service::EVENTUAL, eventual.clone());
+        };
+        if remembers {
+            answer(&links);
+        }
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
         let departures = Arc::new(Departures {
             node: self.identity.node,
@@ -210,14 +227,16 @@ impl Foundation {
             database: self.database.clone(),
             replica: self.eventual.clone(),
         });
-        links.receive_visitors(Arc::new(admin::server::Server {
+        let server = Arc::new(admin::server::Server {
             cluster: cluster.clone(),
             database: self.database.clone(),
             state: self.state.clone(),
             eventual: self.eventual.clone(),
             schema: self.schema.clone(),
             departures: departures.clone(),
-        }));
+        });
+        links.receive_visitors(server.clone());
+        self.administration = Some(server);
         self.tasks.spawn(departures.run(self.stop.subscribe()));
         let client = Client::of_node(links.credentials(), self.seams.clock.clone(), links.transport());
         self.tasks.spawn(upkeep::run(cluster.clone(), self.stop.subscribe()));
@@ -243,6 +262,18 @@ impl Foundation {
         }
         announce::announce(&cluster, &client, node, &seeds).await?;
         tracing::info!("the cluster knows this node; copying what it holds");
+        if !remembers {
+            answer(&links);
+        }
+        tokio::select! {
+            copied = self.copied() => copied,
+            why = self.group.failed() => Err(Error::Failed(why)),
+            why = self.eventual.failed() => Err(Error::Failed(why)),
+        }
+    }
+
+    /// Waits until this node has a catalog, and all rows of the eventual tables.
+    async fn copied(&self) -> Result<(), Error> {
         while self.is_new()? {
             tokio::time::sleep(announce::LOOK_EVERY).await;
         }
@@ -270,6 +301,7 @@ impl Foundation {
         eventual::part(&self.eventual, self.identity.node).await;
         self.eventual.shutdown().await;
         self.group.shutdown().await;
+        self.administration = None;
         if let Some(cluster) = self.cluster.take() {
             cluster.membership.leave().await;
             cluster.links.stop().await;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_base::NodeId;
-use polity_cluster::links::Links;
+use polity_cluster::links::{Links, Visited};
+use polity_cluster::name::{Holder, Name};
 use polity_raft::Group;
 use polity_sql::session::{Engine, EngineOptions};
 use polity_store::log::Log;
@@ -15,10 +16,13 @@ use polity_store::state::State;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admin::{Answer, Request};
+use crate::certificates;
 use crate::config::{NodeConfig, Security};
 use crate::error::Error;
 use crate::foundation::Foundation;
 use crate::tasks;
+use crate::wire::{decode, encode};
 
 /// The name of the one database, of its first role, and in development of that
 /// role's password.
@@ -112,6 +116,21 @@ impl Core {
     /// Its rows.
     pub fn state(&self) -> &Arc<State> {
         &self.foundation.state
+    }
+
+    /// Its replica of the eventual tables.
+    pub fn eventual(&self) -> &polity_crdt::Replica {
+        &self.foundation.eventual
+    }
+
+    /// Answers an administrator, for whom whoever holds this node vouches.
+    pub async fn administer(&self, request: &Request) -> Result<Answer, String> {
+        let administration = self.foundation.administration.clone().ok_or("the node is alone")?;
+        let from = Name {
+            cluster: self.foundation.identity.cluster,
+            holder: Holder::Client(certificates::ADMINISTRATOR.to_owned()),
+        };
+        decode(&administration.answer(&from, encode(request)?).await?)
     }
 
     /// Its links; none if it is alone.

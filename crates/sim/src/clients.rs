@@ -17,7 +17,7 @@ use polity_check::{History, Outcome};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::door::{Caller, Connection};
+use crate::door::{Connection, Dialling};
 use crate::machine::Machine;
 use crate::trace::Trace;
 
@@ -35,6 +35,9 @@ pub struct Plan {
     pub clients: u64,
     /// At which level
     pub isolation: Isolation,
+    /// How many replicas keep what is written to eventual tables before it is
+    /// acknowledged
+    pub acks: u32,
     /// Where their choices come from
     pub seed: u64,
     /// How long a client rests between two operations, at most
@@ -60,14 +63,16 @@ pub enum Phase {
 
 /// What clients and the world around them share.
 pub struct Stage {
-    /// The machines
-    pub machines: Vec<Arc<Machine>>,
+    /// The machines, by their places
+    pub machines: Mutex<Vec<Arc<Machine>>>,
     /// How far the run has come
     pub phase: watch::Sender<Phase>,
     /// What went wrong with setting up or reading
     pub trouble: Mutex<Option<String>>,
     /// What clients saw
     pub seen: Mutex<Seen>,
+    /// Whether all clients have stopped
+    pub are_quiet: AtomicBool,
     trace: Trace,
 }
 
@@ -95,7 +100,14 @@ impl Stage {
     /// A stage in its first phase.
     pub fn new(machines: Vec<Arc<Machine>>, trace: Trace) -> Stage {
         let phase = watch::Sender::new(Phase::Boot);
-        Stage { machines, phase, trouble: Mutex::default(), seen: Mutex::default(), trace }
+        let machines = Mutex::new(machines);
+        Stage { machines, phase, trouble: Mutex::default(), seen: Mutex::default(), are_quiet: AtomicBool::new(false), trace }
+    }
+
+    /// The machine at a place; after the last comes the first.
+    fn machine(&self, place: u64) -> Arc<Machine> {
+        let machines = self.machines.lock();
+        machines[place as usize % machines.len()].clone()
     }
 
     /// Waits for a phase.
@@ -125,6 +137,9 @@ fn outcome_of(line: &Line) -> Outcome {
         Line::Sequence(o) => o.outcome,
         Line::Set(o) => o.outcome,
         Line::Keys(o) => o.outcome,
+        Line::Schema(o) => o.outcome,
+        Line::Stock(o) => o.outcome,
+        Line::Carts(o) => o.outcome,
     }
 }
 
@@ -139,11 +154,11 @@ struct Dialler {
 
 impl Dialler {
     async fn connect(&self, at: u64, client: u64, seed: u64) -> Result<Connection, Failure> {
-        let machines = &self.stage.machines;
-        let machine = &machines[at as usize % machines.len()];
+        let machine = self.stage.machine(at);
         let running = machine.running().ok_or_else(|| Failure::Lost("the node is down".to_owned()))?;
-        let caller = Caller { client, started: self.started, read: self.read.clone(), trace: self.stage.trace.clone() };
-        let mut connection = Connection::open(&running.door, caller, seed)?;
+        let dialling =
+            Dialling { client, started: self.started, read: self.read.clone(), trace: self.stage.trace.clone() };
+        let mut connection = Connection::open(&running.door, dialling, seed)?;
         let isolation = self.isolation.sql();
         connection.execute(&format!("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {isolation}")).await?;
         Ok(connection)
@@ -157,7 +172,7 @@ pub async fn run(stage: Arc<Stage>, plan: Plan) -> turmoil::Result {
     let mut random = Random::new(plan.seed);
     stage.reached(Phase::SetUp).await;
     for workload in &plan.workloads {
-        if let Err(why) = set_up(&dialler, *workload, &mut random).await {
+        if let Err(why) = set_up(&dialler, *workload, plan.acks, &mut random).await {
             *stage.trouble.lock() = Some(why);
             return std::future::pending().await;
         }
@@ -185,6 +200,7 @@ pub async fn run(stage: Arc<Stage>, plan: Plan) -> turmoil::Result {
     stage.reached(Phase::Drain).await;
     groups.iter().for_each(|(_, shared)| shared.stop.store(true, Ordering::Relaxed));
     while tasks.join_next().await.is_some() {}
+    stage.are_quiet.store(true, Ordering::Relaxed);
     stage.reached(Phase::Read).await;
     for (workload, shared) in groups {
         let client = Client::new(workload, PREFIX, plan.isolation, plan.clients, random.number());
@@ -198,12 +214,12 @@ pub async fn run(stage: Arc<Stage>, plan: Plan) -> turmoil::Result {
 }
 
 /// Makes a workload's tables, while nothing breaks yet.
-async fn set_up(dialler: &Dialler, workload: Workload, random: &mut Random) -> Result<(), String> {
+async fn set_up(dialler: &Dialler, workload: Workload, acks: u32, random: &mut Random) -> Result<(), String> {
     let mut why = String::new();
     for attempt in 0..50 {
         let made = async {
             let mut connection = dialler.connect(attempt, u64::MAX, random.number()).await?;
-            for sql in workload.cleanup(PREFIX).into_iter().chain(workload.setup(PREFIX)) {
+            for sql in workload.cleanup(PREFIX).into_iter().chain(workload.setup(PREFIX, acks)) {
                 connection.execute(&sql).await?;
             }
             Ok::<_, Failure>(())
@@ -235,6 +251,7 @@ async fn work(
             sleep(RETRY).await;
             continue;
         };
+        client.moved();
         while !shared.stop.load(Ordering::Relaxed) && !connection.is_broken() {
             let age = shared.begun.fetch_add(1, Ordering::Relaxed);
             let line = client.next(&mut connection, process, age).await;
@@ -254,7 +271,8 @@ async fn work(
 /// Reads all there is at every node.
 async fn read_all(dialler: &Dialler, shared: &Shared, mut client: Client, random: &mut Random) -> Result<(), String> {
     let age = shared.begun.load(Ordering::Relaxed);
-    for at in 0..dialler.stage.machines.len() as u64 {
+    let places = dialler.stage.machines.lock().len() as u64;
+    for at in 0..places {
         let mut why = String::new();
         let mut read = false;
         for _ in 0..100 {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use polity_base::text;
+use polity_base::{NodeId, text};
 use polity_check::random::Random;
 use polity_check::workload::{Answer, Failure, Session};
+use polity_node::admin;
 use polity_sql::error::Error;
 use polity_sql::session::{Engine, Response, Scope};
 use tokio::sync::{mpsc, oneshot};
@@ -32,15 +33,40 @@ pub struct Ask {
 /// Where a new session takes its statements from.
 pub type Line = mpsc::UnboundedReceiver<Ask>;
 
+/// What came of an operator's order.
+pub type Removal = Result<admin::Answer, String>;
+
+/// Who comes through a door.
+pub enum Caller {
+    /// A client
+    Client(Line),
+    /// The operator, who wants a node taken out of the cluster
+    Operator {
+        /// The node
+        remove: NodeId,
+        /// Where the answer goes
+        answer: oneshot::Sender<Removal>,
+    },
+}
+
 /// A node's door, held by clients.
 #[derive(Clone)]
-pub struct Door(mpsc::UnboundedSender<Line>);
+pub struct Door(mpsc::UnboundedSender<Caller>);
 
 impl Door {
     /// A door, and who comes through it.
-    pub fn new() -> (Door, mpsc::UnboundedReceiver<Line>) {
+    pub fn new() -> (Door, mpsc::UnboundedReceiver<Caller>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Door(sender), receiver)
+    }
+
+    /// Asks the node to take another one out of the cluster. The answer may never
+    /// come.
+    pub fn remove(&self, node: u64) -> oneshot::Receiver<Removal> {
+        let (answer, answered) = oneshot::channel();
+        // If nobody is behind the door, the answer's sender is dropped.
+        let _ = self.0.send(Caller::Operator { remove: NodeId(node), answer });
+        answered
     }
 }
 
@@ -119,7 +145,7 @@ pub struct Connection {
 
 /// What a connection is made with.
 #[derive(Clone)]
-pub struct Caller {
+pub struct Dialling {
     /// The client's number
     pub client: u64,
     /// Times count from here
@@ -132,10 +158,10 @@ pub struct Caller {
 
 impl Connection {
     /// Goes through a door; fails if nobody is behind it.
-    pub fn open(door: &Door, caller: Caller, seed: u64) -> Result<Connection, Failure> {
+    pub fn open(door: &Door, dialling: Dialling, seed: u64) -> Result<Connection, Failure> {
         let (asks, line) = mpsc::unbounded_channel();
-        door.0.send(line).map_err(|_| Failure::Lost("the node is down".to_owned()))?;
-        let Caller { client, started, read, trace } = caller;
+        door.0.send(Caller::Client(line)).map_err(|_| Failure::Lost("the node is down".to_owned()))?;
+        let Dialling { client, started, read, trace } = dialling;
         Ok(Connection { asks, client, started, read, random: Random::new(seed), trace, broken: false })
     }
 

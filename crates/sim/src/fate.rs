@@ -11,6 +11,9 @@
 //! | slow links, loss | messages take longer; single ones are lost |
 //! | clock | jumps forward or back, and drifts |
 //! | slow disk, failing disk, full disk | syncs take long; one operation fails; no space is left |
+//! | damage | a bit of a file flips: the node must be replaced ([`crate::loss`]) |
+//! | wiped disk | all a machine had is gone: the node must be replaced |
+//! | removal | a node is taken out of the cluster while it runs, and replaced |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -50,6 +53,12 @@ pub enum Kind {
     DiskError,
     /// No space is left
     DiskFull,
+    /// A bit of a file flips
+    Damage,
+    /// A disk is empty
+    Wipe,
+    /// A node is taken out of the cluster
+    Removal,
 }
 
 impl fmt::Display for Kind {
@@ -69,12 +78,15 @@ impl fmt::Display for Kind {
             Kind::SlowDisk => "slow disk",
             Kind::DiskError => "disk error",
             Kind::DiskFull => "disk full",
+            Kind::Damage => "damaged file",
+            Kind::Wipe => "wiped disk",
+            Kind::Removal => "removal",
         })
     }
 }
 
 /// Kinds, and how likely each is.
-const WEIGHTS: [(Kind, u64); 14] = [
+const WEIGHTS: [(Kind, u64); 17] = [
     (Kind::Crash, 18),
     (Kind::CrashInWrite, 8),
     (Kind::Restart, 6),
@@ -89,6 +101,9 @@ const WEIGHTS: [(Kind, u64); 14] = [
     (Kind::SlowDisk, 6),
     (Kind::DiskError, 4),
     (Kind::DiskFull, 4),
+    (Kind::Damage, 5),
+    (Kind::Wipe, 4),
+    (Kind::Removal, 4),
 ];
 
 /// Messages from the first node to the second.
@@ -121,6 +136,14 @@ pub enum Order {
     DiskError { node: u64, operations: u64 },
     /// Leave so much space.
     DiskFull { node: u64, left: u64, lasts: Duration },
+    /// Flip a bit of a file, of a node that runs or after a crash; replace the node at
+    /// the latest after this.
+    Damage { node: u64, running: bool, seed: u64, lasts: Duration },
+    /// Take all that is on a disk, and replace the node, perhaps after it was started
+    /// under its old number.
+    Wipe { node: u64, again: bool, lasts: Duration },
+    /// Take a node out of the cluster, and stop it so long after.
+    Remove { node: u64, lasts: Duration },
 }
 
 /// Draws faults from a seed.
@@ -130,7 +153,7 @@ pub struct Fate {
     next: Duration,
     /// How long nothing breaks, about
     pause: Duration,
-    /// How often each kind was drawn
+    /// How often each kind came about
     pub counts: BTreeMap<Kind, u64>,
 }
 
@@ -143,9 +166,9 @@ impl Fate {
     }
 
     /// What is to be done by now, if anything is.
-    pub fn next(&mut self, now: Duration) -> Vec<Order> {
+    pub fn next(&mut self, now: Duration) -> Option<(Kind, Vec<Order>)> {
         if now < self.next {
-            return Vec::new();
+            return None;
         }
         self.next = now + self.span(self.pause / 4, self.pause * 2);
         let all: u64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
@@ -156,8 +179,7 @@ impl Fate {
             here
         });
         let kind = kind.map_or(Kind::Crash, |(kind, _)| *kind);
-        *self.counts.entry(kind).or_default() += 1;
-        self.draw(kind)
+        Some((kind, self.draw(kind)))
     }
 
     /// A number of the generator, for whoever carries orders out.
@@ -238,6 +260,9 @@ impl Fate {
             }
             Kind::DiskError => Order::DiskError { node, operations: self.random.below(60) },
             Kind::DiskFull => Order::DiskFull { node, left: self.random.below(64 << 10), lasts },
+            Kind::Damage => Order::Damage { node, running: self.random.chance(40), seed: self.random.number(), lasts },
+            Kind::Wipe => Order::Wipe { node, again: self.random.chance(50), lasts },
+            Kind::Removal => Order::Remove { node, lasts },
         };
         vec![order]
     }

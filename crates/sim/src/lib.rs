@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`run`] | one run, from a seed to a verdict |
 //! | [`fate`] | what breaks, and when |
+//! | `disturb`, `loss` | breaking it, and healing it; replacing machines whose data is lost |
 //! | [`clients`] | the workloads, and what clients saw |
 //! | [`door`] | the way from a client to a session |
 //! | [`machine`] | what a node runs on |
@@ -26,9 +27,11 @@
 
 pub mod clients;
 pub mod disk;
+mod disturb;
 pub mod door;
 pub mod fate;
 pub mod invariant;
+mod loss;
 pub mod machine;
 pub mod network;
 pub mod panics;

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
     if arguments.bugs {
-        Bug::ALL.iter().for_each(|bug| println!("{bug:?}"));
+        bugs().for_each(|bug| println!("{bug:?}"));
         return ExitCode::SUCCESS;
     }
     let bug = match arguments.bug.as_deref().map(bug) {
@@ -113,13 +113,18 @@ fn each_alone(arguments: &Arguments) -> ExitCode {
     ExitCode::from(u8::from(violated))
 }
 
+/// Those that can be caught here.
+fn bugs() -> impl Iterator<Item = Bug> {
+    Bug::ALL.into_iter().chain(Bug::OF_EVENTUAL)
+}
+
 fn bug(name: &str) -> Result<Bug, String> {
     if !polity_base::planted::AVAILABLE {
         return Err("bugs can only be planted in a build with debug assertions".to_owned());
     }
-    let known = Bug::ALL.iter().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', "")));
-    let names: Vec<_> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
-    known.copied().ok_or_else(|| format!("there is no bug {name}; there are {}", names.join(", ")))
+    let known = bugs().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(&name.replace('-', "")));
+    let names: Vec<_> = bugs().map(|bug| format!("{bug:?}")).collect();
+    known.ok_or_else(|| format!("there is no bug {name}; there are {}", names.join(", ")))
 }
 
 /// Runs one seed on a thread of its own: what a thread draws once, such as the keys

@@ -8,18 +8,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+use polity_base::NodeId;
 use polity_base::planted::Bug;
 use polity_check::Level;
 use polity_check::random::Random;
 use polity_check::workload::{Isolation, Workload};
-use polity_cluster::links::{Fault, Rule, Way as Direction};
-use polity_store::disk::{Crash, Fault as DiskFault};
 
 use crate::clients::{self, Phase, Plan, Stage};
-use crate::fate::{Fate, Kind, Order, Way};
+use crate::disturb::{Condition, Passing};
+use crate::fate::{Fate, Kind, Way};
 use crate::invariant::{Invariants, View};
+use crate::loss::Loss;
 use crate::machine::{Machine, Setting};
 use crate::network::host;
 use crate::panics;
@@ -71,15 +74,15 @@ pub struct Report {
 }
 
 /// A tick of the simulation.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// How often invariants are looked at that cost little,
 const GLANCE: u64 = 10;
 /// and those that read what is on disk.
 const LOOK: u64 = 2_000;
 /// How long a cluster may take to come up, or to be well again.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// What messages take, at least and at most.
-const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(12));
+pub(crate) const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(12));
 
 /// Runs a seed.
 pub fn run(options: &Options) -> Report {
@@ -99,61 +102,70 @@ fn plant(bug: Option<Bug>) {
 #[cfg(not(debug_assertions))]
 fn plant(_: Option<Bug>) {}
 
-/// How a machine is, as far as fate is concerned.
-#[derive(Default)]
-struct Condition {
-    /// When its node is started again; none while it is not down
-    start_at: Option<Duration>,
-    /// Whether it is to stop in order, and since when
-    stopping: Option<Duration>,
-    /// Whether its disk was made to fail, so that its node may refuse to come up
-    disk_failed: bool,
-}
-
-/// A disturbance that ends by itself.
-enum Passing {
-    Cut(BTreeSet<Way>),
-    Hold(u64),
-    Slow(Way),
-    Lose(u64),
-    SlowDisk(u64),
-    DiskFull(u64),
-}
-
-struct World<'a> {
-    options: Options,
-    sim: turmoil::Sim<'a>,
-    machines: Vec<Arc<Machine>>,
-    conditions: Vec<Condition>,
-    stage: Arc<Stage>,
-    plan: Plan,
-    passing: Vec<(Duration, Passing)>,
-    cut: BTreeSet<Way>,
-    /// Pairs whose messages wait, the lesser number first
-    held: BTreeSet<Way>,
-    fate: Fate,
-    trace: Trace,
+/// A cluster, its clients and its fate.
+pub(crate) struct World<'a> {
+    pub options: Options,
+    pub sim: turmoil::Sim<'a>,
+    /// By their places, of which the first is 1
+    pub machines: Vec<Arc<Machine>>,
+    pub conditions: Vec<Condition>,
+    pub setting: Arc<Setting>,
+    pub stage: Arc<Stage>,
+    pub plan: Plan,
+    pub passing: Vec<(Duration, Passing)>,
+    pub cut: BTreeSet<Way>,
+    /// Pairs whose messages wait, the lesser place first
+    pub held: BTreeSet<Way>,
+    /// The machine whose data is lost, if there is one
+    pub loss: Option<Loss>,
+    pub fate: Fate,
+    pub trace: Trace,
     invariants: Invariants,
     violations: Vec<String>,
     steps: u64,
-    nodes: u64,
+    /// How many there are
+    pub nodes: u64,
+    /// The number that the next new node gets
+    pub next_number: u64,
 }
 
-/// Two or three of the workloads, by the seed.
-fn plan(random: &mut Random) -> Plan {
-    let mut workloads = Workload::ALL.to_vec();
-    while workloads.len() > 3 {
+/// Two or three of the workloads on strong tables, those on eventual tables, or some of
+/// both, by the seed.
+fn plan(random: &mut Random, bug: Option<Bug>) -> Plan {
+    let mut workloads = Workload::STRONG.to_vec();
+    let only_eventual = bug.is_some_and(|bug| Bug::OF_EVENTUAL.contains(&bug));
+    let only_strong = bug.is_some_and(|bug| Bug::ALL.contains(&bug));
+    let (eventual, strong) = match random.below(10) {
+        _ if only_eventual => (2, 0),
+        _ if only_strong => (0, 3),
+        0..5 => (0, 3),
+        5..7 => (1, 2),
+        _ => (2, 1),
+    };
+    while workloads.len() > strong {
         let at = random.below(workloads.len() as u64) as usize;
         workloads.remove(at);
     }
+    let first = random.below(2) as usize;
+    workloads.extend(Workload::EVENTUAL.iter().cycle().skip(first).take(eventual));
     let isolation = if random.chance(70) { Isolation::Serializable } else { Isolation::ReadCommitted };
     Plan {
         workloads,
         clients: 2 + random.below(3),
         isolation,
+        acks: *random.pick(&[1, 1, 2]),
         seed: random.number(),
         rest: Duration::from_millis(*random.pick(&[0, 20, 100])),
     }
+}
+
+/// A machine with a clock of its own.
+pub(crate) fn machine(node: u64, setting: &Arc<Setting>, random: &mut Random) -> Arc<Machine> {
+    let offset = i64::try_from(random.below(400_000_000)).unwrap_or(0) - 200_000_000;
+    let drift = i64::try_from(random.below(400)).unwrap_or(0) - 200;
+    let most = *random.pick(&[0, 0, 200, 5_000, 20_000]);
+    let gains_ppm = random.below(most + 1);
+    Arc::new(Machine::new(node, setting.clone(), SkewedClock::new(offset, drift), gains_ppm))
 }
 
 impl<'a> World<'a> {
@@ -163,7 +175,7 @@ impl<'a> World<'a> {
         let nodes = *random.pick(&[3, 3, 3, 4, 5]);
         let setting = Arc::new(Setting {
             seed: random.number(),
-            nodes,
+            members: Mutex::new((1..=nodes).collect()),
             folder: options.folder.clone(),
             checkpoint_interval: Duration::from_millis(*random.pick(&[300, 2_000, 10_000])),
             kept_entries: *random.pick(&[20, 200, 10_000]),
@@ -171,14 +183,8 @@ impl<'a> World<'a> {
             segment_bytes: *random.pick(&[32 << 10, 256 << 10, 64 << 20]),
             trace: trace.clone(),
         });
-        let machines: Vec<_> = (1..=nodes)
-            .map(|node| {
-                let offset = i64::try_from(random.below(400_000_000)).unwrap_or(0) - 200_000_000;
-                let drift = i64::try_from(random.below(400)).unwrap_or(0) - 200;
-                Arc::new(Machine::new(node, setting.clone(), SkewedClock::new(offset, drift)))
-            })
-            .collect();
-        let plan = plan(&mut random);
+        let machines: Vec<_> = (1..=nodes).map(|node| machine(node, &setting, &mut random)).collect();
+        let plan = plan(&mut random, options.bug);
         let sim = turmoil::Builder::new()
             .tick_duration(TICK)
             .simulation_duration(Duration::from_secs(1 << 30))
@@ -194,6 +200,9 @@ impl<'a> World<'a> {
             conditions: machines.iter().map(|_| Condition::default()).collect(),
             stage: Arc::new(Stage::new(machines.clone(), trace.clone())),
             plan,
+            setting: setting.clone(),
+            loss: None,
+            next_number: nodes + 1,
             passing: Vec::new(),
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
@@ -252,8 +261,15 @@ impl<'a> World<'a> {
         while self.sim.elapsed() < begun + self.options.work {
             self.step()?;
             if self.options.faults {
-                for order in self.fate.next(self.sim.elapsed()) {
-                    self.carry_out(order);
+                if let Some((kind, orders)) = self.fate.next(self.sim.elapsed()) {
+                    // Not every one can be carried out on a node that is down already.
+                    let mut done = false;
+                    for order in orders {
+                        done |= self.carry_out(order)?;
+                    }
+                    if done {
+                        *self.fate.counts.entry(kind).or_default() += 1;
+                    }
                 }
             }
             self.look_after_machines(false)?;
@@ -262,13 +278,14 @@ impl<'a> World<'a> {
         self.stage.phase.send_replace(Phase::Drain);
         self.heal();
         self.until("all nodes are well again", PATIENCE, World::is_well)?;
+        self.until("all replicas have come together", PATIENCE, World::has_come_together)?;
         self.stage.phase.send_replace(Phase::Read);
         self.until("clients have read all there is", PATIENCE, |world| *world.stage.phase.borrow() >= Phase::Over)?;
         self.until("all nodes have applied the same", PATIENCE, World::is_level)?;
         self.invariants.at_the_end(&self.views())
     }
 
-    fn note(&self, what: std::fmt::Arguments<'_>) {
+    pub fn note(&self, what: std::fmt::Arguments<'_>) {
         self.trace.note(Who::Fate, what);
     }
 
@@ -284,7 +301,11 @@ impl<'a> World<'a> {
             self.invariants.glance(&self.views())?;
         }
         if self.steps.is_multiple_of(LOOK) {
-            self.invariants.look(&self.views(), &self.machines)?;
+            let lost = self.loss.iter().map(|loss| loss.old.clone());
+            let machines: Vec<_> = self.machines.iter().cloned().chain(lost).collect();
+            let going = self.going();
+            let views: Vec<_> = self.views().into_iter().filter(|view| Some(view.node) != going).collect();
+            self.invariants.look(&views, &machines)?;
         }
         if let Some(trouble) = self.stage.trouble.lock().take() {
             return Err(trouble);
@@ -308,7 +329,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn views(&self) -> Vec<View> {
+    pub fn views(&self) -> Vec<View> {
         let now = self.sim.elapsed();
         self.machines.iter().filter_map(|machine| View::of(machine, now)).collect()
     }
@@ -325,15 +346,33 @@ impl<'a> World<'a> {
         self.until("all nodes are up and vote", PATIENCE, World::is_well)
     }
 
+    /// Whether these may be the voters: as many as should be at least, and nobody who
+    /// is gone. One more may have kept its vote when another was removed.
+    pub fn may_vote(&self, voters: &BTreeSet<NodeId>) -> bool {
+        let members = self.setting.members.lock();
+        let least = if self.nodes.is_multiple_of(2) { self.nodes - 1 } else { self.nodes };
+        voters.len() as u64 >= least && voters.iter().all(|voter| members.contains(&voter.0))
+    }
+
     /// Whether every node is up, knows a leader, and as many vote as should.
     fn is_well(&self) -> bool {
         let views = self.views();
-        let voters = if self.nodes.is_multiple_of(2) { self.nodes - 1 } else { self.nodes };
         let fine = |view: &View| {
             let status = &view.status;
-            status.leader.is_some() && status.failure.is_none() && status.voters.len() as u64 == voters
+            status.leader.is_some() && status.failure.is_none() && self.may_vote(&status.voters)
         };
-        views.len() as u64 == self.nodes && views.iter().all(fine)
+        self.loss.is_none() && views.len() as u64 == self.nodes && views.iter().all(fine)
+    }
+
+    /// Whether every replica of the eventual tables has seen the same, and clients have
+    /// stopped.
+    fn has_come_together(&self) -> bool {
+        let views = self.views();
+        let mut replicas = views.iter().map(|view| view.core.eventual());
+        let Some(first) = replicas.next().map(|first| first.vector()) else { return false };
+        self.stage.are_quiet.load(Ordering::Relaxed)
+            && views.iter().all(|view| view.core.eventual().writable().is_ok())
+            && replicas.all(|replica| replica.vector() == first)
     }
 
     /// Whether every node has applied all there is.
@@ -343,206 +382,17 @@ impl<'a> World<'a> {
         self.is_well() && views.iter().all(|view| view.applied.index == most)
     }
 
-    fn machine(&self, node: u64) -> &Arc<Machine> {
-        &self.machines[node as usize - 1]
+    /// The machine at a place.
+    pub fn machine(&self, place: u64) -> &Arc<Machine> {
+        &self.machines[place as usize - 1]
     }
 
-    fn condition(&mut self, node: u64) -> &mut Condition {
-        &mut self.conditions[node as usize - 1]
+    /// The name on the network of the machine at a place.
+    pub fn host(&self, place: u64) -> String {
+        host(self.machine(place).node)
     }
 
-    fn carry_out(&mut self, order: Order) {
-        self.note(format_args!("{order:?}"));
-        let now = self.sim.elapsed();
-        match order {
-            Order::Crash { node, crash, quiet, down } => self.crash(node, crash, quiet, now + down),
-            Order::CrashAfter { node, operations } => self.machine(node).disk().crash_after(operations),
-            Order::Restart { node } => {
-                if self.machine(node).running().is_some() && self.condition(node).stopping.is_none() {
-                    self.machine(node).stop();
-                    self.condition(node).stopping = Some(now);
-                }
-            }
-            Order::Cut { ways, lasts } => {
-                self.passing.push((now + lasts, Passing::Cut(ways)));
-                self.set_cuts();
-            }
-            Order::Hold { node, lasts } => {
-                self.passing.push((now + lasts, Passing::Hold(node)));
-                self.set_cuts();
-            }
-            Order::Slow { nodes: (a, b), by, lasts } => {
-                self.sim.set_link_latency(host(a), host(b), by);
-                self.passing.push((now + lasts, Passing::Slow((a, b))));
-            }
-            Order::Lose { node, percent, lasts } => {
-                if let Some(running) = self.machine(node).running()
-                    && let Some(links) = running.core.links()
-                {
-                    let fault = Fault::Drop { probability: percent as f64 / 100.0 };
-                    // Percents are probabilities.
-                    let _ = links.faults().set(Rule { peer: None, way: Direction::Both, fault });
-                    self.passing.push((now + lasts, Passing::Lose(node)));
-                }
-            }
-            Order::Clock { node, nanos, drift_ppm } => self.machine(node).clock.jump(now, nanos, drift_ppm),
-            Order::SlowDisk { node, by, lasts } => {
-                self.machine(node).pace.slow_down(by);
-                self.passing.push((now + lasts, Passing::SlowDisk(node)));
-            }
-            Order::DiskError { node, operations } => {
-                self.condition(node).disk_failed = true;
-                self.machine(node).disk().fail_after(operations, DiskFault::Error);
-            }
-            Order::DiskFull { node, left, lasts } => {
-                self.condition(node).disk_failed = true;
-                let disk = self.machine(node).disk();
-                disk.set_capacity(Some(disk.used() + left));
-                self.passing.push((now + lasts, Passing::DiskFull(node)));
-            }
-        }
-    }
-
-    /// Ends a node's process, and what its disk had not made durable.
-    fn crash(&mut self, node: u64, crash: Crash, quiet: bool, start_at: Duration) {
-        if self.condition(node).start_at.is_some() {
-            return;
-        }
-        if quiet {
-            // Nobody hears that its connections close.
-            for other in (1..=self.nodes).filter(|other| *other != node) {
-                self.sim.partition(host(node), host(other));
-                self.cut.extend([(node, other), (other, node)]);
-                self.held.remove(&(node.min(other), node.max(other)));
-            }
-        }
-        self.machine(node).lose_power(crash);
-        self.sim.crash(host(node));
-        self.set_cuts();
-        let still_full = self.passing.iter().any(|(_, p)| matches!(p, Passing::DiskFull(full) if *full == node));
-        let condition = self.condition(node);
-        // An error that was to come does not come any more.
-        condition.disk_failed &= still_full;
-        (condition.start_at, condition.stopping) = (Some(start_at), None);
-    }
-
-    /// Has exactly those ways cut that something cuts, and those messages wait that
-    /// something holds, where nothing cuts.
-    fn set_cuts(&mut self) {
-        let wanted: BTreeSet<Way> = self
-            .passing
-            .iter()
-            .filter_map(|(_, passing)| if let Passing::Cut(ways) = passing { Some(ways) } else { None })
-            .flatten()
-            .copied()
-            .collect();
-        let still: BTreeSet<u64> = self
-            .passing
-            .iter()
-            .filter_map(|(_, p)| if let Passing::Hold(node) = p { Some(*node) } else { None })
-            .collect();
-        let pairs = (1..=self.nodes).flat_map(|a| (a + 1..=self.nodes).map(move |b| (a, b)));
-        let held: BTreeSet<Way> = pairs
-            .filter(|(a, b)| still.contains(a) || still.contains(b))
-            .filter(|(a, b)| !wanted.contains(&(*a, *b)) && !wanted.contains(&(*b, *a)))
-            .collect();
-        for (a, b) in self.held.difference(&held) {
-            // What waited arrives now, unless the way is cut.
-            self.sim.release(host(*a), host(*b));
-            self.cut.remove(&(*a, *b));
-            self.cut.remove(&(*b, *a));
-        }
-        for (a, b) in wanted.difference(&self.cut) {
-            self.sim.partition_oneway(host(*a), host(*b));
-        }
-        for (a, b) in self.cut.difference(&wanted) {
-            self.sim.repair_oneway(host(*a), host(*b));
-        }
-        for (a, b) in held.difference(&self.held) {
-            self.sim.hold(host(*a), host(*b));
-        }
-        self.held = held;
-        self.cut = wanted;
-    }
-
-    fn pass(&mut self, passing: Passing) {
-        match passing {
-            Passing::Cut(_) | Passing::Hold(_) => self.set_cuts(),
-            Passing::Slow((a, b)) => {
-                self.sim.set_link_latency(host(a), host(b), LATENCY.0);
-                self.sim.set_link_max_message_latency(host(a), host(b), LATENCY.1);
-            }
-            Passing::Lose(node) => {
-                if let Some(links) = self.machine(node).running().as_ref().and_then(|running| running.core.links()) {
-                    links.faults().clear_all();
-                }
-            }
-            Passing::SlowDisk(node) => self.machine(node).pace.slow_down(Duration::ZERO),
-            Passing::DiskFull(node) => self.machine(node).disk().set_capacity(None),
-        }
-    }
-
-    /// Ends what passes, starts nodes again whose time has come, and looks for those
-    /// that stopped by themselves.
-    fn look_after_machines(&mut self, healing: bool) -> Result<(), String> {
-        let now = self.sim.elapsed();
-        while let Some(at) = self.passing.iter().position(|(until, _)| *until <= now) {
-            let (_, passing) = self.passing.swap_remove(at);
-            self.pass(passing);
-        }
-        for node in 1..=self.nodes {
-            let machine = self.machine(node).clone();
-            if let Some(at) = self.condition(node).start_at {
-                if at <= now {
-                    self.condition(node).start_at = None;
-                    self.note(format_args!("n{node} starts"));
-                    self.sim.bounce(host(node));
-                }
-                continue;
-            }
-            if machine.disk().has_stopped() {
-                self.note(format_args!("n{node} stopped in the middle of a write"));
-                let down = if healing { Duration::ZERO } else { self.fate.down() };
-                let crash = if self.fate.number().is_multiple_of(2) { Crash::Torn } else { Crash::Lost };
-                self.crash(node, crash, false, now + down);
-                continue;
-            }
-            if let Some(since) = self.condition(node).stopping {
-                if machine.has_stopped() || now > since + PATIENCE {
-                    self.note(format_args!("n{node} starts again"));
-                    self.condition(node).stopping = None;
-                    machine.lose_power(Crash::Lost);
-                    self.sim.bounce(host(node));
-                }
-                continue;
-            }
-            let failure = match (machine.refusal(), machine.running()) {
-                (Some(why), _) => Some(why),
-                (None, Some(running)) => running.core.group().status().failure,
-                (None, None) => None,
-            };
-            if let Some(why) = failure {
-                if !self.condition(node).disk_failed {
-                    return Err(format!("node {node} failed, though its disk did not: {why}"));
-                }
-                self.note(format_args!("n{node} failed with its disk: {why}"));
-                self.condition(node).disk_failed = false;
-                machine.disk().set_capacity(None);
-                self.crash(node, Crash::Lost, false, now + Duration::from_millis(200));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends everything that is broken.
-    fn heal(&mut self) {
-        for (_, passing) in std::mem::take(&mut self.passing) {
-            self.pass(passing);
-        }
-        self.set_cuts();
-        let now = self.sim.elapsed();
-        for condition in &mut self.conditions {
-            condition.start_at = condition.start_at.map(|at| at.min(now));
-        }
+    pub fn condition(&mut self, place: u64) -> &mut Condition {
+        &mut self.conditions[place as usize - 1]
     }
 }

@@ -52,7 +52,8 @@ impl Skew {
 impl ClockSource for SkewedClock {
     fn read(&self) -> ClockReading {
         let mut skew = self.0.lock();
-        skew.seen = turmoil::sim_elapsed().unwrap_or(skew.seen);
+        // A monotonic clock that gains is a moment ahead of its tick, and then waits for it.
+        skew.seen = skew.seen.max(turmoil::sim_elapsed().unwrap_or_default());
         let now = skew.seen;
         let shown = EPOCH + u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 4);
         let shown = shown.saturating_add_signed(skew.offset_nanos + skew.gained(now));

@@ -81,7 +81,15 @@ fn fresh_seeds_are_clean() {
 #[test]
 fn planted_bugs_are_caught() {
     let missed = Mutex::new(Vec::new());
-    let bugs = ["SkipReadValidation", "SkipUniqueCheck", "ApplyHalfABatch", "SkipLeaderConfirmation"];
+    let bugs = [
+        "SkipReadValidation",
+        "SkipUniqueCheck",
+        "ApplyHalfABatch",
+        "SkipLeaderConfirmation",
+        "IndexWithoutLock",
+        "SpendWithoutShare",
+        "ForgetRemovals",
+    ];
     all(&bugs, |bug| {
         let caught = (1..=10).any(|seed| run(seed, &["--bug", bug])["violations"] != Value::Array(Vec::new()));
         if !caught {

@@ -16,10 +16,13 @@
 
 mod append;
 mod bank;
+mod carts;
 mod keys;
 mod register;
+mod schema;
 mod sequence;
 mod set;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -126,12 +129,28 @@ pub enum Workload {
     Set,
     /// Unique and foreign keys.
     Keys,
+    /// Columns and indexes that come and go.
+    Schema,
+    /// A stock that is sold everywhere, in an eventual table.
+    Stock,
+    /// Carts, in an eventual table.
+    Carts,
 }
 
 impl Workload {
-    /// All of them.
-    pub const ALL: [Workload; 6] =
-        [Workload::Append, Workload::Register, Workload::Bank, Workload::Sequence, Workload::Set, Workload::Keys];
+    /// Those on strong tables.
+    pub const STRONG: [Workload; 7] = [
+        Workload::Append,
+        Workload::Register,
+        Workload::Bank,
+        Workload::Sequence,
+        Workload::Set,
+        Workload::Keys,
+        Workload::Schema,
+    ];
+
+    /// Those on eventual tables, which other databases do not have.
+    pub const EVENTUAL: [Workload; 2] = [Workload::Stock, Workload::Carts];
 
     /// As it is spelt on the command line and in history files.
     pub fn name(self) -> &'static str {
@@ -142,11 +161,15 @@ impl Workload {
             Workload::Sequence => "sequence",
             Workload::Set => "set",
             Workload::Keys => "keys",
+            Workload::Schema => "schema",
+            Workload::Stock => "stock",
+            Workload::Carts => "carts",
         }
     }
 
     /// Statements that make this workload's tables, whose names begin with `prefix`.
-    pub fn setup(self, prefix: &str) -> Vec<String> {
+    /// Writes to eventual tables wait until `acks` replicas keep them.
+    pub fn setup(self, prefix: &str, acks: u32) -> Vec<String> {
         match self {
             Workload::Append => append::setup(prefix),
             Workload::Register => register::setup(prefix),
@@ -154,6 +177,9 @@ impl Workload {
             Workload::Sequence => sequence::setup(prefix),
             Workload::Set => set::setup(prefix),
             Workload::Keys => keys::setup(prefix),
+            Workload::Schema => schema::setup(prefix),
+            Workload::Stock => stock::setup(prefix, acks),
+            Workload::Carts => carts::setup(prefix, acks),
         }
     }
 
@@ -167,6 +193,9 @@ impl Workload {
             Workload::Sequence => vec![format!("DROP SEQUENCE IF EXISTS {prefix}_numbers")],
             Workload::Set => vec![table("elements")],
             Workload::Keys => vec![table("names"), table("children"), table("parents")],
+            Workload::Schema => vec![table("shape")],
+            Workload::Stock => vec![table("stock")],
+            Workload::Carts => vec![table("carts")],
         }
     }
 }
@@ -185,6 +214,15 @@ pub struct Client {
     begun: u64,
     /// What all clients together have begun, about: keys move on with it.
     age: u64,
+    /// A row that it inserted, surely, and the row's bucket.
+    own_row: Option<(u64, u64)>,
+    /// The cart that it saw last, and what was in it.
+    seen_cart: Option<(u64, Vec<u64>)>,
+    /// On eventual tables: whether the connection is a new one, what was to be seen on
+    /// the one before, and how many sessions there were.
+    moved: bool,
+    token: Option<String>,
+    sessions: u64,
 }
 
 /// One operation, still under way.
@@ -216,7 +254,21 @@ impl Client {
     pub fn new(workload: Workload, prefix: &str, isolation: Isolation, number: u64, seed: u64) -> Client {
         let mut random = Random::new(seed ^ number.wrapping_mul(0xD6E8_FEB8_6659_FD93));
         let random = random.split();
-        Client { workload, prefix: prefix.into(), isolation, process: number, random, number, begun: 0, age: 0 }
+        Client {
+            workload,
+            prefix: prefix.into(),
+            isolation,
+            process: number,
+            random,
+            number,
+            begun: 0,
+            age: 0,
+            own_row: None,
+            seen_cart: None,
+            moved: true,
+            token: None,
+            sessions: 0,
+        }
     }
 
     /// Draws an operation, runs it, and tells what was seen. `age` is how many
@@ -233,6 +285,9 @@ impl Client {
             Workload::Sequence => Line::Sequence(sequence::next(self, session).await),
             Workload::Set => Line::Set(set::next(self, session).await),
             Workload::Keys => Line::Keys(keys::next(self, session).await),
+            Workload::Schema => Line::Schema(schema::next(self, session).await),
+            Workload::Stock => Line::Stock(stock::next(self, session).await),
+            Workload::Carts => Line::Carts(carts::next(self, session).await),
         }
     }
 
@@ -246,6 +301,9 @@ impl Client {
             Workload::Bank => vec![Line::Bank(bank::read(self, session).await)],
             Workload::Set => set::last(self, session).await.into_iter().map(Line::Set).collect(),
             Workload::Keys => keys::last(self, session).await.into_iter().map(Line::Keys).collect(),
+            Workload::Schema => schema::last(self, session).await.into_iter().map(Line::Schema).collect(),
+            Workload::Stock => vec![Line::Stock(stock::read(self, session, true).await)],
+            Workload::Carts => vec![Line::Carts(carts::last(self, session).await)],
         }
     }
 
@@ -253,7 +311,49 @@ impl Client {
     pub fn first(workload: Workload) -> Vec<Line> {
         match workload {
             Workload::Bank => vec![Line::Bank(bank::open())],
+            Workload::Stock => vec![Line::Stock(stock::open())],
             _ => Vec::new(),
+        }
+    }
+
+    /// Says that what comes next comes over another connection than what was before.
+    pub fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// The number of the client's session, which no other client's has.
+    fn session(&self) -> u64 {
+        self.number * OPERATIONS_A_CLIENT + self.sessions
+    }
+
+    /// Goes on with the session there was, if the node has seen what it has seen; begins
+    /// another one else.
+    async fn resume<S: Session>(&mut self, session: &mut S) {
+        if !std::mem::take(&mut self.moved) {
+            return;
+        }
+        if let Some(token) = &self.token
+            && session.execute(&format!("SET polity.causal_token = '{token}'")).await.is_ok()
+        {
+            return;
+        }
+        self.begin_session();
+    }
+
+    fn begin_session(&mut self) {
+        (self.token, self.seen_cart) = (None, None);
+        self.sessions += 1;
+    }
+
+    /// Asks what the session has seen by now. If that is not to be had, the next
+    /// connection cannot go on with it.
+    async fn take_token_along<S: Session>(&mut self, session: &mut S) {
+        match session.execute("SHOW polity.causal_token").await {
+            Ok(answer) => self.token = answer.rows.first().and_then(|row| row.first().cloned().flatten()),
+            Err(_) => {
+                self.token = None;
+                self.moved = true;
+            }
         }
     }
 

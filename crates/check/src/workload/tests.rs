@@ -106,7 +106,7 @@ fn answers_are_written_down() {
 
 #[test]
 fn the_same_seed_says_the_same() {
-    for workload in Workload::ALL {
+    for workload in Workload::STRONG.into_iter().chain(Workload::EVENTUAL) {
         let run = |seed| {
             let mut session = Rote { count: 1, ..Rote::default() };
             let mut client = Client::new(workload, "t", Isolation::ReadCommitted, 3, seed);

@@ -94,6 +94,14 @@ impl Server {
             Ok(true) => return Answer::Refused(format!("node {} was removed; use a number that is new", node.0)),
             Err(why) => return Answer::Later(why),
         }
+        // It may be welcome, and must not be told so by one that leads no more, nor while
+        // nobody knows whether it will stay a member.
+        if member.is_some()
+            && !has_log
+            && let Err(error) = self.database.write_direct(Vec::new()).await
+        {
+            return Answer::Later(error.to_string());
+        }
         let done = match member {
             Some(member) if !has_log && (member.votes || member.matched_index.is_some_and(|at| at > 0)) => {
                 return Answer::Refused(format!(

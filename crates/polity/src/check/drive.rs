@@ -104,7 +104,7 @@ pub async fn set_up(cluster: &Cluster, workload: Workload, prefix: &str) -> Resu
         }
     }
     let Some(mut session) = session else { return Err(format!("no node can be reached: {}", refusals.join("; "))) };
-    for sql in workload.setup(prefix) {
+    for sql in workload.setup(prefix, 1) {
         session.execute(&sql).await.map_err(|failure| format!("{sql}: {failure}"))?;
     }
     Ok(())
@@ -150,7 +150,7 @@ pub async fn run(
     shared.stop.store(true, Ordering::Relaxed);
     while tasks.join_next().await.is_some() {}
     let last = Client::new(workload, prefix, cluster.isolation, clients, random.number());
-    let troubles = read_all(&cluster, &shared, last).await;
+    let troubles = read_all(&cluster, &shared, workload, last).await;
     let mut seen = shared.seen();
     if let Some(error) = seen.file_error.take() {
         return Err(error);
@@ -208,6 +208,9 @@ fn outcome_of(line: &Line) -> (Outcome, Option<String>) {
         Line::Sequence(o) => (o.outcome, o.error.clone()),
         Line::Set(o) => (o.outcome, o.error.clone()),
         Line::Keys(o) => (o.outcome, o.error.clone()),
+        Line::Schema(o) => (o.outcome, o.error.clone()),
+        Line::Stock(o) => (o.outcome, o.error.clone()),
+        Line::Carts(o) => (o.outcome, o.error.clone()),
     }
 }
 
@@ -224,6 +227,7 @@ async fn work(cluster: Arc<Cluster>, shared: Arc<Shared>, mut client: Client, nu
                 continue;
             }
         };
+        client.moved();
         while !shared.stopped() && !session.is_broken() {
             let age = shared.begun.fetch_add(1, Ordering::Relaxed);
             let line = client.next(&mut session, process, age).await;
@@ -266,10 +270,22 @@ async fn watch(shared: &Shared, workload: Workload, seconds: u64) {
     }
 }
 
+/// What each node has seen: all of them together come to what every node must see.
+async fn tokens(cluster: &Cluster) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for at in 0..cluster.nodes.len() {
+        let Ok(mut session) = cluster.connect(at).await else { continue };
+        let answer = session.execute("SHOW polity.causal_token").await;
+        tokens.extend(answer.into_iter().filter_map(|answer| answer.rows.first()?.first()?.clone()));
+    }
+    tokens
+}
+
 /// Reads all there is at every node that answers, after all others have ended.
-async fn read_all(cluster: &Cluster, shared: &Shared, mut client: Client) -> Vec<String> {
+async fn read_all(cluster: &Cluster, shared: &Shared, workload: Workload, mut client: Client) -> Vec<String> {
     let age = shared.begun.load(Ordering::Relaxed);
     let mut troubles = Vec::new();
+    let tokens = if Workload::EVENTUAL.contains(&workload) { tokens(cluster).await } else { Vec::new() };
     for at in 0..cluster.nodes.len() {
         let begun = Instant::now();
         let trouble = loop {
@@ -277,6 +293,10 @@ async fn read_all(cluster: &Cluster, shared: &Shared, mut client: Client) -> Vec
                 Err(failure) => Err(failure.to_string()),
                 Ok(mut session) => {
                     let process = shared.next_process.fetch_add(1, Ordering::Relaxed);
+                    for token in &tokens {
+                        // What the node has not seen yet shows in what is read.
+                        let _ = session.execute(&format!("SET polity.causal_token = '{token}'")).await;
+                    }
                     let lines = client.last(&mut session, process, age).await;
                     let fault = lines.iter().find_map(|line| outcome_of(line).1);
                     lines.into_iter().for_each(|line| shared.take(line));

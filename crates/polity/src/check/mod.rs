@@ -78,8 +78,16 @@ enum WorkloadArgument {
     Set,
     /// Unique and foreign keys
     Keys,
-    /// One after the other
+    /// Columns and indexes that come and go
+    Schema,
+    /// An eventual table's counters: nothing is oversold or lost, sessions see what they saw
+    Stock,
+    /// An eventual table's sets and plain columns: nothing is lost or comes back
+    Carts,
+    /// Those on strong tables, one after the other
     All,
+    /// Those on eventual tables
+    Eventual,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -106,7 +114,11 @@ impl Arguments {
             WorkloadArgument::Sequence => vec![Workload::Sequence],
             WorkloadArgument::Set => vec![Workload::Set],
             WorkloadArgument::Keys => vec![Workload::Keys],
-            WorkloadArgument::All => Workload::ALL.to_vec(),
+            WorkloadArgument::Schema => vec![Workload::Schema],
+            WorkloadArgument::Stock => vec![Workload::Stock],
+            WorkloadArgument::Carts => vec![Workload::Carts],
+            WorkloadArgument::All => Workload::STRONG.to_vec(),
+            WorkloadArgument::Eventual => Workload::EVENTUAL.to_vec(),
         }
     }
 

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use polity_base::RangeId;
+
 use super::stored::Stored;
 use super::{Committed, View};
 use crate::machine::Machine;
@@ -36,23 +38,9 @@ impl AcknowledgedIsDurable {
         if newest.now < self.since + SETTLED {
             return Ok(());
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .map_err(|e| e.to_string())?;
         let mut keepers = Vec::new();
         for machine in machines.iter().filter(|machine| voters.contains(&machine.node)) {
-            if machine.disk().has_stopped() {
-                // What its crash leaves is decided when it happens: it may be all.
-                keepers.push(machine.node);
-                continue;
-            }
-            let Some(stored) = runtime.block_on(Stored::open(machine))? else { continue };
-            let group = newest.group();
-            // What the log does not have any more, the rows on disk must hold.
-            let kept = stored.log.term(group, index) == Some(term) || stored.state.applied(group).index >= index;
-            if kept {
+            if keeps(machine, newest.group(), index, term)? {
                 keepers.push(machine.node);
             }
         }
@@ -64,4 +52,19 @@ impl AcknowledgedIsDurable {
              {keepers:?} would find it after a crash"
         ))
     }
+}
+
+/// Whether a machine would find an entry again.
+fn keeps(machine: &Machine, group: RangeId, index: u64, term: u64) -> Result<bool, String> {
+    if let Some(before) = machine.before_loss() {
+        // What was taken from it on purpose it did keep. Of what it may have written
+        // since, only it knows.
+        let before = Stored::at(machine, before)?;
+        return Ok(machine.had(group, index, term) || before.is_some_and(|stored| stored.holds(group, index, term)));
+    }
+    if machine.disk().has_stopped() {
+        // What its crash leaves is decided when it happens: it may be all.
+        return Ok(true);
+    }
+    Ok(Stored::of(machine)?.is_some_and(|stored| stored.holds(group, index, term)))
 }

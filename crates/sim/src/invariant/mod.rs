@@ -17,24 +17,34 @@
 //! | [`leases_are_disjoint`] | Gray & Cheriton 1989, section 2; Ongaro 2014 (thesis), section 6.4.1 |
 //! | [`directory_covers`] | Chang et al. 2006 (Bigtable), section 5: tablets partition the rows |
 //!
-//! A guarantee that comes later (eventual, byzantine) brings its own files here.
+//! | [`strong_convergence`] | Shapiro et al. 2011, definition 2.3 |
+//! | [`escrow_bound`] | O'Neil 1986; Balegas et al. 2015, section 4 |
+//! | [`no_resurrection`] | Shapiro et al. 2011, section 3; Yu & Rostad 2020 |
+//!
+//! The last three are of the eventual tables. Ledgers are simulated where they are made.
 
 mod acknowledged_is_durable;
 mod checkpoint_is_prefix;
 mod directory_covers;
 mod election_safety;
+mod escrow_bound;
 mod leader_completeness;
 mod leases_are_disjoint;
 mod log_matching;
+mod no_resurrection;
+mod rows_of_eventual;
 mod state_machine_safety;
 mod stored;
+mod strong_convergence;
 mod versions_grow;
+
+pub use stored::Stored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polity_base::{Key, RangeId, Span};
+use polity_base::{Guarantee, RangeId, Span};
 use polity_node::Core;
 use polity_raft::group::GroupStatus;
 use polity_store::state::AppliedMark;
@@ -91,9 +101,9 @@ impl View {
     }
 }
 
-/// Every key there can be.
+/// All keys of the strong range.
 fn everything() -> Span {
-    Span { start: Key(bytes::Bytes::new()), end: Key(bytes::Bytes::from_static(&[0xff; 8])) }
+    Guarantee::Strong.span()
 }
 
 /// What is known to be committed: terms by index. Shared by several properties.
@@ -136,6 +146,7 @@ pub struct Invariants {
     machines: state_machine_safety::StateMachineSafety,
     durable: acknowledged_is_durable::AcknowledgedIsDurable,
     versions: versions_grow::VersionsGrow,
+    resurrection: no_resurrection::NoResurrection,
 }
 
 impl Invariants {
@@ -149,6 +160,7 @@ impl Invariants {
             machines: Default::default(),
             durable: Default::default(),
             versions: Default::default(),
+            resurrection: Default::default(),
         }
     }
 
@@ -173,12 +185,27 @@ impl Invariants {
         }
         self.machines.check(views)?;
         self.durable.check(views, machines, &self.committed)?;
-        checkpoint_is_prefix::check(views, machines)
+        checkpoint_is_prefix::check(views, machines)?;
+        self.look_at_replicas(views)
+    }
+
+    /// Looks at the replicas of the eventual tables.
+    fn look_at_replicas(&mut self, views: &[View]) -> Result<(), String> {
+        let mut replicas = Vec::new();
+        for view in views {
+            if let Some(rows) = rows_of_eventual::read(view)? {
+                replicas.push((view, rows));
+            }
+        }
+        strong_convergence::check(&replicas)?;
+        escrow_bound::check(&replicas)?;
+        self.resurrection.check(&replicas)
     }
 
     /// Looks at nodes that have all applied the same.
     pub fn at_the_end(&mut self, views: &[View]) -> Result<(), String> {
         self.machines.check(views)?;
-        self.machines.are_alike(views)
+        self.machines.are_alike(views)?;
+        self.look_at_replicas(views)
     }
 }

@@ -32,6 +32,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use polity_base::planted::{Bug, planted};
 
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::error::Error;
@@ -349,6 +350,9 @@ impl<'a> Scan<'a> {
     /// Looks at every byte after what is broken for a frame of a later flush
     /// group; where it is.
     fn later_flush(&mut self, broken: &Broken) -> Result<Option<u64>, Error> {
+        if planted(Bug::TakeDamageForATornWrite) {
+            return Ok(None);
+        }
         let mut at = broken.at + 1;
         while self.bytes(at, FRAME_OVERHEAD)?.is_some() {
             let loaded = self.window.loaded_from(at);
