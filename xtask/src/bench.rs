@@ -52,8 +52,11 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     result
 }
 
+/// A part that starts its own servers, and gives what it measured as text.
+type Part = fn(&Options, &std::path::Path) -> Result<String, String>;
+
 fn measure(options: &Options, folder: &std::path::Path) -> Result<(), String> {
-    let alone: Option<fn(&Options, &std::path::Path) -> Result<String, String>> = match options.only.as_deref() {
+    let alone: Option<Part> = match options.only.as_deref() {
         Some("cluster") => Some(cluster::run),
         Some("eventual") => Some(eventual::run),
         _ => None,

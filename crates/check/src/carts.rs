@@ -43,7 +43,8 @@ pub fn check(history: &[Op]) -> Findings {
                 }
             }
             CartAction::Compare { owner, indexed, scanned, .. } => {
-                let (by_index, by_scan): (BTreeSet<_>, BTreeSet<_>) = (indexed.iter().collect(), scanned.iter().collect());
+                let (by_index, by_scan): (BTreeSet<_>, BTreeSet<_>) =
+                    (indexed.iter().collect(), scanned.iter().collect());
                 if by_index != by_scan || indexed.len() != scanned.len() {
                     findings.add(Anomaly::IndexDisagrees, || {
                         vec![format!(
@@ -125,9 +126,7 @@ impl<'a> Known<'a> {
                 }
                 match self.added.get(element) {
                     Some((home, by)) if *home == cart.cart && by.outcome == Outcome::Failed => {
-                        findings.add(Anomaly::AbortedRead, || {
-                            vec![what(), format!("{} failed to put it in", who(by))]
-                        });
+                        findings.add(Anomaly::AbortedRead, || vec![what(), format!("{} failed to put it in", who(by))]);
                     }
                     Some((home, by)) if *home == cart.cart && by.invoked <= reader.completed => {}
                     _ => findings.add(Anomaly::Garbage, || vec![what(), "nobody had put it in there".into()]),
@@ -306,7 +305,7 @@ impl<'a> Known<'a> {
             }
         }
         for cart in seen {
-            cart.elements.iter().for_each(|element| drop(known.insert(*element, (cart.cart, true))));
+            known.extend(cart.elements.iter().map(|element| (*element, (cart.cart, true))));
         }
     }
 }

@@ -246,7 +246,8 @@ mod tests {
     #[test]
     fn replicas_that_differ_at_the_end_are_found() {
         let (one, other) = ([(1, 7, 3), (2, 0, 0)], [(1, 10, 0), (2, 0, 0)]);
-        let ends = [(Outcome::Unknown, sell(1, 3)), (Outcome::Ok, read(2, &one, true)), (Outcome::Ok, read(3, &other, true))];
+        let ends =
+            [(Outcome::Unknown, sell(1, 3)), (Outcome::Ok, read(2, &one, true)), (Outcome::Ok, read(3, &other, true))];
         assert_eq!(names(&ends), ["diverged"]);
     }
 
@@ -256,11 +257,8 @@ mod tests {
         let with = |session| names(&[(Outcome::Ok, sell(1, 3)), (Outcome::Ok, read(session, &before, false))]);
         assert_eq!(with(1), ["session-broken"], "it does not see its own sale");
         assert_eq!(with(2), [""; 0], "another session may");
-        let seen = [
-            (Outcome::Ok, sell(1, 3)),
-            (Outcome::Ok, read(2, &after, false)),
-            (Outcome::Ok, read(2, &before, false)),
-        ];
+        let seen =
+            [(Outcome::Ok, sell(1, 3)), (Outcome::Ok, read(2, &after, false)), (Outcome::Ok, read(2, &before, false))];
         assert_eq!(names(&seen), ["session-broken"]);
     }
 }

@@ -97,7 +97,7 @@ struct Site {
 
 impl Site {
     async fn open(node: u64, folder: &Path, clock: &Arc<BenchClock>) -> Site {
-        let disk = Arc::new(RealDisk::open(&folder.join(node.to_string())).unwrap());
+        let disk = Arc::new(RealDisk::open(folder.join(node.to_string())).unwrap());
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
         let keys = Keyring::open(&*disk, &MasterKey::generate(&*entropy), &*entropy).unwrap();
         let (log, _) = Log::open(disk.clone(), &keys, entropy.clone(), Default::default()).await.unwrap();
@@ -155,7 +155,7 @@ fn row(number: u64) -> RowChange {
     let counter = ColumnChange::Add { amount: 100, bounds: Bounds { lower: Some(0), upper: None } };
     RowChange::Insert(vec![
         (ColumnId(0), ColumnChange::Set(Value::Int8(number as i64))),
-        (ColumnId(1), ColumnChange::Set(Value::Text("x".repeat(100).into()))),
+        (ColumnId(1), ColumnChange::Set(Value::Text("x".repeat(100)))),
         (ColumnId(2), counter),
     ])
 }

@@ -6,7 +6,6 @@
 //! 2011).
 
 use bytes::Bytes;
-use polity_base::guarantee::Guarantee;
 use polity_base::{Bounds, Key, NodeId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +121,7 @@ impl Delta {
             Cell::Register(register) => register.stamp == self.stamp(),
             Cell::Counter(counter) => {
                 let Bounds { lower, upper } = counter.bounds;
-                counter.incarnation.at <= self.at && !lower.zip(upper).is_some_and(|(lower, upper)| lower > upper)
+                counter.incarnation.at <= self.at && lower.zip(upper).is_none_or(|(lower, upper)| lower <= upper)
             }
             Cell::Set(set) => set.elements.values().all(|(_, marks)| {
                 let added = marks.added.iter().all(|(node, at)| (*node, *at) == (self.origin, self.at));
@@ -136,7 +135,7 @@ impl Delta {
 #[cfg(test)]
 mod tests {
     use polity_base::key::KeyBuilder;
-    use polity_base::{ColumnId, Value};
+    use polity_base::{ColumnId, Guarantee, Value};
 
     use super::*;
     use crate::cell::{Register, Set};
@@ -161,13 +160,15 @@ mod tests {
         }
     }
 
+    type Damage = fn(&mut Delta);
+
     #[test]
     fn what_cannot_be_is_refused() {
         let good = delta();
         assert_eq!(Delta::decode(&good.encode().unwrap()), Ok(good));
         let nest = |depth| (0..depth).fold(Value::Int4(1), |value, _| Value::Array(vec![value]));
         let stamp = delta().stamp();
-        let cases: [(&str, fn(&mut Delta)); 10] = [
+        let cases: [(&str, Damage); 10] = [
             ("time", |d| d.previous = d.at),
             ("time", |d| (d.at, d.previous) = (Timestamp::MAX, Timestamp(1))),
             ("itself", |d| d.seen.advance(d.origin, Timestamp(3))),

@@ -32,7 +32,7 @@ use crate::cluster::{Cluster, announce, upkeep};
 use crate::config::{KeySource, LinkConfig, NodeConfig, Security, World};
 use crate::entropy::SystemEntropy;
 use crate::error::Error;
-use crate::eventual::{self, Answers, Departures, Garbage, LocalCatalog, PeerLinks, Removal};
+use crate::eventual::{self, Answers, Departures, LocalCatalog, PeerLinks, Removal};
 use crate::identity::Identity;
 use crate::tasks;
 
@@ -119,7 +119,7 @@ impl Foundation {
         let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
         let directory = Directory::of_one(EVERYTHING, replica);
         let schema = Database::open(directory.clone(), &seams, polity_txn::Options::default());
-        let schema = Arc::new(LocalCatalog::new(schema));
+        let schema = Arc::new(LocalCatalog::new(schema, limits.retention));
         let removal = Removal::open(&log);
         let peers: Arc<dyn Peers> = match &links {
             None => Arc::new(Alone(identity.node)),
@@ -162,9 +162,7 @@ impl Foundation {
         tasks.spawn(checkpointer.with_others(vec![eventual.checkpointed()]).run(stopped.clone()));
         tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
         tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped.clone()));
-        let (replica, catalog) = (eventual.clone(), schema.clone());
-        let garbage = Garbage { replica, catalog, database: database.clone(), retention: limits.retention };
-        tasks.spawn(garbage.run(stopped));
+        tasks.spawn(eventual::confirm_dropped(schema.clone(), database.clone(), stopped));
         let folder: Box<dyn Any + Send + Sync> = Box::new(folder);
         let mut foundation = Foundation {
             identity,

@@ -101,7 +101,14 @@ impl Stage {
     pub fn new(machines: Vec<Arc<Machine>>, trace: Trace) -> Stage {
         let phase = watch::Sender::new(Phase::Boot);
         let machines = Mutex::new(machines);
-        Stage { machines, phase, trouble: Mutex::default(), seen: Mutex::default(), are_quiet: AtomicBool::new(false), trace }
+        Stage {
+            machines,
+            phase,
+            trouble: Mutex::default(),
+            seen: Mutex::default(),
+            are_quiet: AtomicBool::new(false),
+            trace,
+        }
     }
 
     /// The machine at a place; after the last comes the first.

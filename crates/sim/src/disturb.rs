@@ -100,9 +100,7 @@ impl World<'_> {
             | Order::Restart { node }
             | Order::DiskError { node, .. }
             | Order::DiskFull { node, .. } => self.is_lost(*node),
-            Order::Damage { node, .. } | Order::Wipe { node, .. } | Order::Remove { node, .. } => {
-                !self.may_lose(*node)
-            }
+            Order::Damage { node, .. } | Order::Wipe { node, .. } | Order::Remove { node, .. } => !self.may_lose(*node),
             _ => false,
         }
     }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use polity_base::{NodeId, RangeId};
 use polity_base::seams::Seams;
+use polity_base::{NodeId, RangeId};
 use polity_cluster::links::carrier::Transport;
 use polity_node::admin;
 use polity_node::{Core, Limits, LinkConfig, NodeConfig, Security, World};
@@ -172,9 +172,8 @@ impl Machine {
     /// Whether a machine that lost data had this entry in its log when it ran last, as
     /// far as it knew.
     pub fn had(&self, group: RangeId, index: u64, term: u64) -> bool {
-        let had = |log: &Log| {
-            log.term(group, index) == Some(term) || log.purged(group).is_some_and(|purged| purged >= index)
-        };
+        let had =
+            |log: &Log| log.term(group, index) == Some(term) || log.purged(group).is_some_and(|purged| purged >= index);
         self.running().is_some_and(|running| had(running.core.log())) || self.last_log.lock().as_ref().is_some_and(had)
     }
 

@@ -260,16 +260,16 @@ impl<'a> World<'a> {
         self.fate = Fate::new(self.fate.number(), self.nodes, begun);
         while self.sim.elapsed() < begun + self.options.work {
             self.step()?;
-            if self.options.faults {
-                if let Some((kind, orders)) = self.fate.next(self.sim.elapsed()) {
-                    // Not every one can be carried out on a node that is down already.
-                    let mut done = false;
-                    for order in orders {
-                        done |= self.carry_out(order)?;
-                    }
-                    if done {
-                        *self.fate.counts.entry(kind).or_default() += 1;
-                    }
+            if self.options.faults
+                && let Some((kind, orders)) = self.fate.next(self.sim.elapsed())
+            {
+                // Not every one can be carried out on a node that is down already.
+                let mut done = false;
+                for order in orders {
+                    done |= self.carry_out(order)?;
+                }
+                if done {
+                    *self.fate.counts.entry(kind).or_default() += 1;
                 }
             }
             self.look_after_machines(false)?;
@@ -348,7 +348,7 @@ impl<'a> World<'a> {
 
     /// Whether these may be the voters: as many as should be at least, and nobody who
     /// is gone. One more may have kept its vote when another was removed.
-    pub fn may_vote(&self, voters: &BTreeSet<NodeId>) -> bool {
+    pub fn may_vote(&self, voters: &[NodeId]) -> bool {
         let members = self.setting.members.lock();
         let least = if self.nodes.is_multiple_of(2) { self.nodes - 1 } else { self.nodes };
         voters.len() as u64 >= least && voters.iter().all(|voter| members.contains(&voter.0))

@@ -74,12 +74,7 @@ async fn add<S: Session>(client: &mut Client, session: &mut S, cart: u64) -> Ope
     execute(client, session, &sql, |_| CartAction::Add { session: id, cart, element }).await
 }
 
-async fn remove<S: Session>(
-    client: &mut Client,
-    session: &mut S,
-    cart: u64,
-    element: u64,
-) -> Operation<CartAction> {
+async fn remove<S: Session>(client: &mut Client, session: &mut S, cart: u64, element: u64) -> Operation<CartAction> {
     let id = client.session();
     let sql = format!("UPDATE {}_carts SET items = array_remove(items, {element}) WHERE id = {cart}", client.prefix);
     execute(client, session, &sql, |found| CartAction::Remove { session: id, cart, element, found }).await
@@ -91,12 +86,7 @@ async fn note<S: Session>(client: &mut Client, session: &mut S, cart: u64) -> Op
     execute(client, session, &sql, |found| CartAction::Note { session: id, cart, value, found }).await
 }
 
-async fn delete<S: Session>(
-    client: &mut Client,
-    session: &mut S,
-    cart: u64,
-    seen: Vec<u64>,
-) -> Operation<CartAction> {
+async fn delete<S: Session>(client: &mut Client, session: &mut S, cart: u64, seen: Vec<u64>) -> Operation<CartAction> {
     let id = client.session();
     client.seen_cart = None;
     let sql = format!("DELETE FROM {}_carts WHERE id = {cart}", client.prefix);

@@ -34,7 +34,8 @@ pub(super) async fn next<S: Session>(client: &mut Client, session: &mut S) -> Op
     let amount = 1 + client.random.below(4) as i64;
     let operation = match client.random.below(100) {
         0..50 => {
-            let sql = format!("UPDATE {table} SET pieces = pieces - {amount}, sold = sold + {amount} WHERE id = {item}");
+            let sql =
+                format!("UPDATE {table} SET pieces = pieces - {amount}, sold = sold + {amount} WHERE id = {item}");
             change(client, session, &[sql], StockAction::Sell { session: id, item, amount }).await
         }
         50..55 => {

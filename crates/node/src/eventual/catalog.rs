@@ -35,6 +35,7 @@ pub(crate) struct LocalCatalog {
     suspect: Mutex<BTreeSet<IndexId>>,
     /// Storages that no catalog will name any more, and since when that is known
     dropped: Mutex<BTreeMap<IndexId, Instant>>,
+    retention: Duration,
 }
 
 /// What was read of the catalog last.
@@ -64,10 +65,17 @@ impl Eventual {
 }
 
 impl LocalCatalog {
-    /// The catalog that `database` holds.
-    pub fn new(database: Database) -> LocalCatalog {
+    /// The catalog that `database` holds. What was dropped may be read for `retention`
+    /// afterwards.
+    pub fn new(database: Database, retention: Duration) -> LocalCatalog {
         let cache = CatalogCache::new(database.clone());
-        LocalCatalog { cache, database, known: Mutex::default(), suspect: Mutex::default(), dropped: Mutex::default() }
+        let (known, suspect, dropped) = (Mutex::default(), Mutex::default(), Mutex::default());
+        LocalCatalog { cache, database, known, suspect, dropped, retention }
+    }
+
+    /// For how long what was dropped may still be read.
+    pub fn retention(&self) -> Duration {
+        self.retention
     }
 
     /// The storages of the rows of all eventual tables; none while this node has no
@@ -94,10 +102,11 @@ impl LocalCatalog {
         Some(eventual)
     }
 
-    /// Takes note of storages that hold something here and that no catalog here names.
-    pub fn suspect(&self, found: impl IntoIterator<Item = IndexId>) {
-        let Some(now) = self.now() else { return };
-        self.suspect.lock().extend(found.into_iter().filter(|storage| !now.storages.contains(storage)));
+    /// Takes note of a storage that is in use here, if no catalog here names it.
+    fn suspect(&self, storage: IndexId) {
+        if self.now().is_some_and(|now| !now.storages.contains(&storage)) {
+            self.suspect.lock().insert(storage);
+        }
     }
 
     /// Has suspicions confirmed by the leader.
@@ -113,11 +122,6 @@ impl LocalCatalog {
         }
         self.suspect.lock().retain(|storage| !suspect.contains(storage));
         Ok(())
-    }
-
-    /// Storages that have been known to be dropped for `span`.
-    pub fn dropped_for(&self, span: Duration) -> Vec<IndexId> {
-        self.dropped.lock().iter().filter(|(_, since)| since.elapsed() >= span).map(|(storage, _)| *storage).collect()
     }
 
     /// The newest catalog there is.
@@ -152,10 +156,10 @@ impl Schema for LocalCatalog {
     }
 
     fn is_dropped(&self, storage: IndexId) -> bool {
-        if self.dropped.lock().contains_key(&storage) {
-            return true;
+        if let Some(since) = self.dropped.lock().get(&storage) {
+            return since.elapsed() >= self.retention;
         }
-        self.suspect([storage]);
+        self.suspect(storage);
         false
     }
 }

@@ -7,7 +7,7 @@
 //! | `departures` | the shares of removed nodes, settled by whoever leads        |
 //! | `digest`     | the visible rows in one number                               |
 //! | `figures`    | for `/metrics`                                               |
-//! | `garbage`    | the space of dropped tables                                  |
+//! | `garbage`    | which tables were dropped                                    |
 
 mod catalog;
 mod departures;
@@ -24,7 +24,7 @@ pub(crate) use catalog::LocalCatalog;
 pub(crate) use departures::Departures;
 pub(crate) use digest::digest;
 pub(crate) use figures::EventualFigures;
-pub(crate) use garbage::Garbage;
+pub(crate) use garbage::confirm as confirm_dropped;
 pub(crate) use peers::{Answers, PeerLinks, Removal};
 
 use crate::error::Error;

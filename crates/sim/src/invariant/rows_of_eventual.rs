@@ -26,7 +26,8 @@ pub fn read(view: &View) -> Result<Option<BTreeMap<Key, Row>>, String> {
         return Ok(None);
     }
     let Ok(reader) = view.core.state().snapshot() else { return Ok(None) };
-    let traces = Span { start: Key(Bytes::copy_from_slice(&FIRST_ROW.to_be_bytes())), end: Guarantee::Eventual.span().end };
+    let traces =
+        Span { start: Key(Bytes::copy_from_slice(&FIRST_ROW.to_be_bytes())), end: Guarantee::Eventual.span().end };
     let broken = |e: String| format!("n{}: the eventual tables cannot be read: {e}", view.node);
     let mut scan = reader.scan(&traces, Timestamp::MAX).map_err(|e| broken(e.to_string()))?;
     let mut rows = BTreeMap::new();

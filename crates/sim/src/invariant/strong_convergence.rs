@@ -25,7 +25,9 @@ pub fn check(replicas: &[(&View, BTreeMap<Key, Row>)]) -> Result<(), String> {
         let differ: Vec<String> = keys
             .filter(|key| shown(rows, key) != shown(theirs, key))
             .take(SOME)
-            .map(|key| format!("{key}: {:?} and {:?}", rows.get(key).map(|r| &r.state), theirs.get(key).map(|r| &r.state)))
+            .map(|key| {
+                format!("{key}: {:?} and {:?}", rows.get(key).map(|r| &r.state), theirs.get(key).map(|r| &r.state))
+            })
             .collect();
         if !differ.is_empty() {
             return Err(format!(

@@ -73,7 +73,9 @@ impl Stage {
             slow: false,
         };
         let nodes = (0..4).map(node).collect();
-        let mut stage = Stage { nodes, way: VecDeque::new(), now: Duration::ZERO, drawn: 0, transcript: String::new() };
+        let name = SimpleLedger::name(&validators);
+        let mut stage =
+            Stage { name, nodes, way: VecDeque::new(), now: Duration::ZERO, drawn: 0, transcript: String::new() };
         (0..4).for_each(|node| stage.start(node));
         stage.transcript.clear();
         stage

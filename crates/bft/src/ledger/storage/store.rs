@@ -83,7 +83,7 @@ impl Views for StoreViews {
     fn at(&self, time_ms: u64) -> Result<Option<StoreView>, Error> {
         let at = last_moment(time_ms);
         let reader = self.state.snapshot()?;
-        Ok((at >= reader.horizon()).then_some(StoreView { reader, at }))
+        Ok((at >= reader.horizon(Guarantee::Byzantine)).then_some(StoreView { reader, at }))
     }
 }
 
@@ -188,7 +188,7 @@ pub struct StoreView {
 
 impl StoreView {
     fn moment(&self) -> Timestamp {
-        self.at.min(self.reader.applied()).max(self.reader.horizon())
+        self.at.min(self.reader.applied(Guarantee::Byzantine)).max(self.reader.horizon(Guarantee::Byzantine))
     }
 }
 
@@ -205,7 +205,7 @@ impl View for StoreView {
         let (mut versions, mut at) = (Vec::new(), self.moment());
         while let Some((written, value)) = self.reader.version(key, at)? {
             versions.push((written.0 / NANOS_PER_MS, value));
-            if written <= self.reader.horizon() {
+            if written <= self.reader.horizon(Guarantee::Byzantine) {
                 break;
             }
             at = written.minus_nanos(1);
