@@ -34,6 +34,8 @@ pub mod error;
 pub mod escrow;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod oracle;
 pub mod replica;
 mod replication;
 pub mod row;
