@@ -285,6 +285,7 @@ async fn add_identity(
             let message = format!("column \"{name}\" of relation \"{}\" {why}", table.name);
             Err(Error::new(Condition::ObjectNotInPrerequisiteState, message))
         };
+        super::eventual::may_number(&table)?;
         if column.identity.is_some() {
             return refused("is already an identity column");
         }

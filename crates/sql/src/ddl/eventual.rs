@@ -106,6 +106,11 @@ pub(super) fn not_towards(parent: &Table) -> Result<()> {
     if parent.guarantee == Guarantee::Strong { Ok(()) } else { Err(foreign_key()) }
 }
 
+/// Refuses a sequence for a column of a table that cannot have one.
+pub(super) fn may_number(table: &Table) -> Result<()> {
+    if table.guarantee == Guarantee::Strong { Ok(()) } else { Err(numbered()) }
+}
+
 /// Refuses changes of a table that replicas cannot make each at its own time, while
 /// others still write what the table was before.
 pub(super) fn may_alter(table: &Table, operation: &AlterTableOperation) -> Result<()> {
@@ -127,7 +132,6 @@ pub(super) fn may_alter(table: &Table, operation: &AlterTableOperation) -> Resul
         Op::AlterColumn { op: AlterColumnOperation::SetDataType { .. }, .. } => {
             strong_only(table, "a change of a column's type")
         }
-        Op::AlterColumn { op: AlterColumnOperation::AddGenerated { .. }, .. } => Err(numbered()),
         Op::AlterColumn { op: AlterColumnOperation::SetDefault { value }, .. } if draws(&value.to_string()) => {
             Err(numbered())
         }

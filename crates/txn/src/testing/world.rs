@@ -195,9 +195,12 @@ impl World {
         self.shared.state.lock().cut.insert(node, now);
     }
 
-    /// Mends all that was cut.
+    /// Mends all that was cut. Nodes that do not lag learn what was ordered meanwhile.
     pub fn mend(&self) {
-        self.shared.state.lock().cut.clear();
+        let mut state = self.shared.state.lock();
+        state.cut.clear();
+        let nodes: Vec<NodeId> = state.nodes.keys().filter(|node| !state.lagging.contains(node)).copied().collect();
+        nodes.into_iter().for_each(|node| state.catch_up(node));
     }
 
     /// From now on `node` applies only what its own reads and commits wait for.
