@@ -136,7 +136,9 @@ impl Site {
         let lost = (0..LOST).map(|n| key(n * (rows / LOST) + 7));
         let gone = lost.flat_map(|key| [Operation::Delete { key: merging_key(&key) }, Operation::Delete { key }]);
         let payload = postcard::to_extend(&(self.clock.now(), gone.collect::<Vec<_>>()), vec![ENTRY_VERSION]).unwrap();
-        let (last, term) = self.log.last(RangeId::EVENTUAL).unwrap();
+        // A checkpoint may have purged all there was.
+        let purged = || (self.log.purged(RangeId::EVENTUAL).unwrap(), 1);
+        let (last, term) = self.log.last(RangeId::EVENTUAL).unwrap_or_else(purged);
         let record = Record::Entry { group: RangeId::EVENTUAL, index: last + 1, term, payload: payload.into() };
         self.log.append_wait(vec![record]).await.unwrap();
     }
