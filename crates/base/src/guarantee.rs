@@ -80,10 +80,16 @@ impl Guarantee {
 impl RangeId {
     /// All eventual tables, of which every node holds a replica.
     pub const EVENTUAL: RangeId = RangeId(2);
+    /// The range of all byzantine tables.
+    pub const LEDGER: RangeId = RangeId(3);
 
     /// The guarantee its keys are kept under.
     pub fn guarantee(self) -> Guarantee {
-        if self == RangeId::EVENTUAL { Guarantee::Eventual } else { Guarantee::Strong }
+        match self {
+            RangeId::EVENTUAL => Guarantee::Eventual,
+            RangeId::LEDGER => Guarantee::Byzantine,
+            _ => Guarantee::Strong,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{Storage, View, Views, Visit, Writes};
 use crate::ledger::error::Error;
 
 /// The range that a node's ledger is.
-pub const LEDGER: RangeId = RangeId(3);
+pub const LEDGER: RangeId = RangeId::LEDGER;
 
 /// So many writes at most are one batch: of more the state would only remember spans.
 const BATCH: usize = 4000;
