@@ -7,8 +7,8 @@
 //! write meanwhile would have to be judged by rules they did not know.
 
 use datafusion::sql::sqlparser::ast::{AlterColumnOperation, AlterTableOperation};
-use polity_base::{ColumnId, Guarantee};
 use polity_base::key::Direction;
+use polity_base::{ColumnId, Guarantee};
 
 use super::draft::{Draft, new_index};
 use crate::catalog::{Catalog, Column, Merge, Table, name};
@@ -38,7 +38,9 @@ fn refuse(catalog: &Catalog, draft: &Draft) -> Result<()> {
     if let Some(column) = table.columns.iter().find(|c| c.merge != Merge::Register) {
         let hint = match column.merge {
             Merge::Set => "Use an array, or a table of elements.",
-            _ => "Use bigint with a CHECK: SET n = n + 1 of a byzantine table does not conflict with others of its like.",
+            _ => {
+                "Use bigint with a CHECK: SET n = n + 1 of a byzantine table does not conflict with others of its like."
+            }
         };
         return Err(cannot(
             &format!("column \"{}\", whose writes merge", column.name),
@@ -82,7 +84,10 @@ pub(super) fn references(catalog: &Catalog, table: &Table, guarantee: Guarantee)
             let (own, other) = (guarantee.name(), parent.guarantee.name());
             return Err(Error::new(
                 Condition::FeatureNotSupported,
-                format!("constraint \"{}\" of {own} table \"{}\" towards {other} table \"{}\"", key.name, table.name, parent.name),
+                format!(
+                    "constraint \"{}\" of {own} table \"{}\" towards {other} table \"{}\"",
+                    key.name, table.name, parent.name
+                ),
             )
             .detail("Who keeps one of the two does not see when rows of the other come and go.")
             .hint("Give both tables the same guarantee, or keep the value without the constraint.")
@@ -171,8 +176,11 @@ pub(super) fn stays(table: &Table, what: &str) -> Error {
 }
 
 fn numbered() -> Error {
-    cannot("a column numbered by a sequence", "A sequence is kept where a majority is, which a ledger does not rely on.")
-        .hint("Use a uuid column with DEFAULT gen_random_uuid(), or give the number explicitly.")
+    cannot(
+        "a column numbered by a sequence",
+        "A sequence is kept where a majority is, which a ledger does not rely on.",
+    )
+    .hint("Use a uuid column with DEFAULT gen_random_uuid(), or give the number explicitly.")
 }
 
 fn cannot(what: &str, why: &str) -> Error {

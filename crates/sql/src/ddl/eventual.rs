@@ -11,8 +11,8 @@ use datafusion::sql::sqlparser::ast::{
 use polity_base::{Bounds, ColumnId, Guarantee};
 
 use super::draft::Draft;
-use super::{byzantine, expression};
 use super::spec::TableOptions;
+use super::{byzantine, expression};
 use crate::catalog::{Column, Merge, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
@@ -49,8 +49,10 @@ pub(super) fn only_strong(ctx: &Context<'_>, options: TableOptions, what: &str) 
 
 fn ack_of_strong() -> Error {
     Error::new(Condition::InvalidParameterValue, "parameter \"ack\" is for eventual tables")
-        .detail("A write to a strong table is acknowledged once a majority of the voting replicas keeps it, one to a \
-                 byzantine table once more than two thirds of the power have signed it.")
+        .detail(
+            "A write to a strong table is acknowledged once a majority of the voting replicas keeps it, one to a \
+                 byzantine table once more than two thirds of the power have signed it.",
+        )
         .hint("Leave it out, or add guarantee = 'eventual'.")
 }
 

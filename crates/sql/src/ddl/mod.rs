@@ -21,8 +21,8 @@
 //! | [`garbage`]                | clearing what nobody can reach                     |
 
 mod alter;
-pub mod byzantine;
 pub mod build;
+pub mod byzantine;
 mod column;
 mod comment;
 mod constraint;

@@ -86,8 +86,7 @@ pub fn encode(table: &Table, text: &str) -> Result<Bytes> {
 /// The check that a column holds what its type says, if that is more than what a kind
 /// of values says.
 pub fn of_type(column: &Column) -> Result<Option<Bytes>> {
-    let says_more =
-        matches!(column.r#type, Type::Numeric(Some(_)) | Type::Varchar(Some(_)) | Type::Char(_));
+    let says_more = matches!(column.r#type, Type::Numeric(Some(_)) | Type::Varchar(Some(_)) | Type::Char(_));
     says_more.then(|| bytes_of(TYPE, &[(column.id.0, column.r#type.clone())], "")).transpose()
 }
 
@@ -161,7 +160,9 @@ fn same_everywhere(node: &Node, zoned: bool) -> std::result::Result<(), String> 
         Node::Call(Function::Lower | Function::Upper, _) | Node::Like { insensitive: true, .. } => {
             Some("upper and lower case, whose tables grow with Unicode")
         }
-        Node::Arithmetic(_, kind, _) | Node::Negate(kind, _) | Node::Call(Function::Abs(kind), _) if is_float(*kind) => {
+        Node::Arithmetic(_, kind, _) | Node::Negate(kind, _) | Node::Call(Function::Abs(kind), _)
+            if is_float(*kind) =>
+        {
             Some("floating point numbers")
         }
         Node::Constant(Value::Float4(_) | Value::Float8(_)) => Some("floating point numbers"),
@@ -214,7 +215,8 @@ impl RowRules for Checks {
             Judge::Type(slot, r#type) => Ok(fits(&at(*slot), r#type)),
             Judge::Condition { slots, expr } => {
                 let columns: Vec<Value> = slots.iter().map(|slot| at(*slot)).collect();
-                let env = Env { columns: &columns, parameters: &[], local: Local::UTC, entropy: &NoEntropy, drawn: &[] };
+                let env =
+                    Env { columns: &columns, parameters: &[], local: Local::UTC, entropy: &NoEntropy, drawn: &[] };
                 // What is said must be the same everywhere, and messages get better by and by.
                 expr.is_false(&env).map(|is_false| !is_false).map_err(|e| e.condition().code().to_owned())
             }
@@ -270,7 +272,8 @@ mod tests {
     }
 
     fn holds(table: &Table, text: &str, row: &[Value]) -> std::result::Result<bool, String> {
-        let check = Check { name: "c".to_owned(), expression: encode(table, text).map_err(|e| e.message().to_owned())? };
+        let check =
+            Check { name: "c".to_owned(), expression: encode(table, text).map_err(|e| e.message().to_owned())? };
         Checks::default().holds(&Definition::default(), &check, row)
     }
 
@@ -301,7 +304,8 @@ mod tests {
         ] {
             assert!(encode(&t, text).is_err(), "{text}");
         }
-        for text in ["n > 0", "n % 2 = 0", "s LIKE 'a%'", "n * 1.5 < 10", "CASE WHEN n > 0 THEN s <> '' ELSE true END"] {
+        for text in ["n > 0", "n % 2 = 0", "s LIKE 'a%'", "n * 1.5 < 10", "CASE WHEN n > 0 THEN s <> '' ELSE true END"]
+        {
             assert!(encode(&t, text).is_ok(), "{text}: {:?}", encode(&t, text));
         }
     }

@@ -94,7 +94,8 @@ fn parents_first(catalog: &Catalog) -> Vec<&Table> {
     let mut ordered: Vec<&Table> = Vec::with_capacity(left.len());
     while !left.is_empty() {
         let waits = |table: &&Table| {
-            let other = |key: &crate::catalog::ForeignKey| key.parent != table.id && left.iter().any(|t| t.id == key.parent);
+            let other =
+                |key: &crate::catalog::ForeignKey| key.parent != table.id && left.iter().any(|t| t.id == key.parent);
             table.foreign_keys.iter().any(other)
         };
         let (later, now): (Vec<&Table>, Vec<&Table>) = left.iter().partition(|table| waits(table));
@@ -163,8 +164,7 @@ mod tests {
             catalog.tables.insert(table.id, Arc::new(table));
         }
         let owner = catalog.tables.values().next().map_or(TableId(10), |table| table.owner);
-        let role =
-            Role { id: owner, name: "ada".to_owned(), password: None, superuser: true, login: true };
+        let role = Role { id: owner, name: "ada".to_owned(), password: None, superuser: true, login: true };
         catalog.roles.insert("ada".to_owned(), Arc::new(role));
         catalog
     }
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn tables_are_made_once_parents_first_and_dropped_the_other_way_round() {
-        let full = catalog(vec![table(100, "lines", Some(200)), table(200, "orders", Some(300)), table(300, "people", None)]);
+        let full =
+            catalog(vec![table(100, "lines", Some(200)), table(200, "orders", Some(300)), table(300, "people", None)]);
         let made = difference(&full, &[], Height(7)).unwrap();
         let names: Vec<&str> = made.iter().map(|change| change.table.as_str()).collect();
         assert_eq!(names, ["people", "orders", "lines"]);

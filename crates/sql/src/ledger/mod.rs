@@ -14,12 +14,15 @@
 //! | [`check`] | CHECK constraints, as every validator judges them alike |
 //! | [`difference`] | what brings the ledger in step with the catalog |
 //! | [`step`] | doing that |
+//! | [`proving`] | rows as people name them, and as they read them once proved |
 
 pub mod check;
 pub mod definition;
 pub mod difference;
+pub mod proving;
 pub mod step;
 
 pub use check::Checks;
 pub use definition::definition;
 pub use difference::{Change, difference};
+pub use proving::row_key;

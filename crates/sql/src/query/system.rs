@@ -22,7 +22,9 @@ use super::function::kernel::{Args, Eval, Kernel};
 use super::scan::RunState;
 use super::types::{self, Builder};
 use crate::error::{Error, Result};
-use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, ledger, system_table};
+use crate::system::{
+    SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, ledger, system_table,
+};
 
 /// What `version()` says.
 pub fn version() -> String {

@@ -121,10 +121,13 @@ pub(super) async fn wait_until_defined(engine: &Engine, late: &Late, own_change:
 
 fn unknown_here(late: &Late) -> Error {
     let name = &late.table.name;
-    Error::new(Condition::NoQuorum, format!("the ledger on this node does not know yet what table \"{name}\" has become"))
-        .detail("The catalog has its new definition; the ledger has not ordered it, or this node has not applied it.")
-        .hint("Retry in a moment. SELECT * FROM polity.blocks shows how far this node is.")
-        .table(name)
+    Error::new(
+        Condition::NoQuorum,
+        format!("the ledger on this node does not know yet what table \"{name}\" has become"),
+    )
+    .detail("The catalog has its new definition; the ledger has not ordered it, or this node has not applied it.")
+    .hint("Retry in a moment. SELECT * FROM polity.blocks shows how far this node is.")
+    .table(name)
 }
 
 impl Session {
@@ -145,9 +148,11 @@ impl Session {
 /// is at hand: see [`naming`].
 pub(super) fn of_ledger(error: &LedgerError) -> Error {
     match error {
-        LedgerError::TooFewNodes { nodes } => Error::unsupported(format!("a byzantine table in a cluster of {nodes} nodes"))
-            .detail("A ledger needs four nodes at least: of three, one that lies could make the others disagree.")
-            .hint("Add nodes with polity start --join; or keep the table strong, which crashes cannot harm."),
+        LedgerError::TooFewNodes { nodes } => {
+            Error::unsupported(format!("a byzantine table in a cluster of {nodes} nodes"))
+                .detail("A ledger needs four nodes at least: of three, one that lies could make the others disagree.")
+                .hint("Add nodes with polity start --join; or keep the table strong, which crashes cannot harm.")
+        }
         LedgerError::TooLarge { limit } => Error::new(Condition::ProgramLimitExceeded, "the transaction is too large")
             .detail(format!("A transaction may change up to {limit} bytes of byzantine tables."))
             .hint("Split it into smaller transactions."),
@@ -159,12 +164,9 @@ fn of_refusal(refusal: &Refusal) -> Error {
     let ordered = "It is what the row had become when the transaction's turn came.";
     let (condition, message) = match refusal {
         Refusal::Conflict(_) | Refusal::TooOld | Refusal::Missing(_) | Refusal::Exists(_) => {
-            return Error::new(
-                Condition::SerializationFailure,
-                "could not serialize access due to concurrent update",
-            )
-            .detail(format!("When the transaction's turn came: {refusal}."))
-            .hint("The transaction might succeed if retried.");
+            return Error::new(Condition::SerializationFailure, "could not serialize access due to concurrent update")
+                .detail(format!("When the transaction's turn came: {refusal}."))
+                .hint("The transaction might succeed if retried.");
         }
         Refusal::Denied(why) => {
             return Error::new(Condition::InsufficientPrivilege, "the ledger does not allow it")
@@ -199,9 +201,12 @@ fn of_refusal(refusal: &Refusal) -> Error {
             .constraint(name);
         }
         Refusal::Reference(name) => {
-            return Error::new(Condition::ForeignKeyViolation, format!("row violates foreign key constraint \"{name}\""))
-                .detail("The row that is referred to was not there any more, or is still referred to.")
-                .constraint(name);
+            return Error::new(
+                Condition::ForeignKeyViolation,
+                format!("row violates foreign key constraint \"{name}\""),
+            )
+            .detail("The row that is referred to was not there any more, or is still referred to.")
+            .constraint(name);
         }
         Refusal::OutOfRange(column) => {
             return Error::new(Condition::NumericValueOutOfRange, format!("column \"{column}\" is out of range"))

@@ -34,7 +34,6 @@ pub struct Prepared {
 /// The byzantine tables that a statement comes by.
 type LedgerTables = Arc<[Arc<Table>]>;
 
-
 /// A statement as it was parsed, and the time it is to see.
 #[derive(Debug)]
 pub(crate) struct Parsed {
