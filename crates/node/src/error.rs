@@ -16,6 +16,9 @@ pub enum Error {
     /// The replica of the eventual tables cannot be started.
     #[error(transparent)]
     Eventual(Box<polity_crdt::Error>),
+    /// The ledger of the byzantine tables cannot be started.
+    #[error("ledger: {0}")]
+    Ledger(String),
     /// Links cannot be started, or certificates not be made.
     #[error(transparent)]
     Cluster(#[from] polity_cluster::Error),
@@ -56,6 +59,7 @@ impl Error {
             Error::Raft(error) => error.class(),
             Error::Cluster(error) => error.class(),
             Error::Eventual(error) => error.class(),
+            Error::Ledger(_) => Class::Corrupt,
             Error::Failed(_) => Class::Resource,
             Error::File { .. } | Error::Listen { .. } | Error::Config(_) | Error::Tls(_) => Class::Input,
         }

@@ -34,7 +34,7 @@ use crate::entropy::SystemEntropy;
 use crate::error::Error;
 use crate::eventual::{self, Answers, Departures, LocalCatalog, PeerLinks, Removal};
 use crate::identity::Identity;
-use crate::tasks;
+use crate::{ledger, tasks};
 
 /// The range that holds every key: the catalog and all tables.
 const EVERYTHING: RangeId = RangeId(1);
@@ -59,6 +59,8 @@ pub(crate) struct Foundation {
     /// What that replica knows of the catalog
     pub schema: Arc<LocalCatalog>,
     removal: Removal,
+    /// The ledger of the byzantine tables, or its place; none if this node has no links
+    pub ledger: Option<Arc<ledger::Host>>,
     pub database: Database,
     /// This node among others; none if it has no links
     pub cluster: Option<Cluster>,
@@ -142,6 +144,27 @@ impl Foundation {
             RangeId::EVENTUAL,
             polity_txn::EventualReplica::new(identity.node, eventual.clone(), state.clone()),
         );
+        let ledger = match &links {
+            None => None,
+            Some((_, links)) => {
+                let host = ledger::Host::open(ledger::Surroundings {
+                    node: identity.node,
+                    cluster: identity.cluster,
+                    log: log.clone(),
+                    state: state.clone(),
+                    group: group.clone(),
+                    clock: seams.clock.clone(),
+                    entropy: seams.entropy.clone(),
+                    links: links.clone(),
+                    rules: Arc::new(polity_sql::ledger::Checks::default()),
+                });
+                Some(host.await?)
+            }
+        };
+        let directory = match &ledger {
+            None => directory,
+            Some(host) => directory.with_ledger(host.clone()),
+        };
         let options = polity_txn::Options {
             node: identity.node,
             max_transaction_bytes: limits.transaction_bytes,
@@ -157,9 +180,14 @@ impl Foundation {
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        if let Some(host) = &ledger {
+            host.serve(database.clone());
+            tasks.spawn(host.clone().look_out(stopped.clone()));
+        }
         let (interval, bytes) = (limits.checkpoint_interval, limits.checkpoint_bytes);
         let checkpointer = Checkpointer::new(state.clone(), vec![group.clone()], interval, bytes);
-        tasks.spawn(checkpointer.with_others(vec![eventual.checkpointed()]).run(stopped.clone()));
+        let others = [Some(eventual.checkpointed()), ledger.as_ref().map(ledger::Host::checkpointed)];
+        tasks.spawn(checkpointer.with_others(others.into_iter().flatten().collect()).run(stopped.clone()));
         tasks.spawn(tasks::collect_garbage(state.clone(), stopped.clone()));
         tasks.spawn(tasks::keep_clock_marked(log.clone(), clock.clone(), stopped.clone()));
         tasks.spawn(eventual::confirm_dropped(schema.clone(), database.clone(), stopped));
@@ -177,6 +205,7 @@ impl Foundation {
             removal,
             database,
             spill,
+            ledger,
             cluster: None,
             administration: None,
             stop,
@@ -217,6 +246,10 @@ impl Foundation {
         if remembers {
             answer(&links);
         }
+        if let Some(host) = &self.ledger {
+            // It trusts nobody, and needs no leave to listen.
+            links.register(Service::LEDGER, Arc::new(ledger::LedgerAnswers(host.clone())));
+        }
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
         let departures = Arc::new(Departures {
             node: self.identity.node,
@@ -232,6 +265,7 @@ impl Foundation {
             eventual: self.eventual.clone(),
             schema: self.schema.clone(),
             departures: departures.clone(),
+            ledger: self.ledger.clone().map(admin::ledger::Desk::new),
         });
         links.receive_visitors(server.clone());
         self.administration = Some(server);
@@ -297,6 +331,9 @@ impl Foundation {
             cluster.hand_over().await;
         }
         eventual::part(&self.eventual, self.identity.node).await;
+        if let Some(host) = &self.ledger {
+            host.stop().await;
+        }
         self.eventual.shutdown().await;
         self.group.shutdown().await;
         self.administration = None;

@@ -39,6 +39,7 @@ mod eventual;
 mod foundation;
 pub mod identity;
 mod inner;
+mod ledger;
 mod link_metrics;
 mod load;
 mod metrics;

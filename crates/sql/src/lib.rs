@@ -18,6 +18,7 @@
 //! | [`point`]   | statements that touch one row by its key                             |
 //! | [`write`]   | INSERT, UPDATE, DELETE, COPY and the constraints they must keep      |
 //! | [`query`]   | SELECT and whatever else reads, planned and run by DataFusion        |
+//! | [`ledger`]  | what the ledger of byzantine tables is told of them, and how they are checked there |
 //! | [`session`] | one client's conversation: transactions, settings, prepared plans    |
 //!
 //! Nothing here knows sockets, disks or other nodes.
@@ -26,6 +27,7 @@ pub mod catalog;
 pub mod ddl;
 pub mod error;
 pub mod expr;
+pub mod ledger;
 pub mod point;
 pub mod query;
 pub mod session;

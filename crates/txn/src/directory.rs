@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use polity_base::{Guarantee, RangeId, Span};
 
+use crate::byzantine::Ledger;
 use crate::eventual::EventualReplica;
 use crate::replica::Replica;
 
@@ -16,6 +17,7 @@ use crate::replica::Replica;
 pub struct Directory {
     strong: Place,
     eventual: Option<(Place, Arc<EventualReplica>)>,
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 type Place = (RangeId, Arc<dyn Replica>);
@@ -23,13 +25,23 @@ type Place = (RangeId, Arc<dyn Replica>);
 impl Directory {
     /// A directory in which `range`, which is strong, holds every key.
     pub fn of_one(range: RangeId, replica: Arc<dyn Replica>) -> Directory {
-        Directory { strong: (range, replica), eventual: None }
+        Directory { strong: (range, replica), eventual: None, ledger: None }
     }
 
     /// The same with the eventual tables in `range`.
     pub fn with_eventual(self, range: RangeId, replica: EventualReplica) -> Directory {
         let replica = Arc::new(replica);
         Directory { eventual: Some(((range, replica.clone()), replica)), ..self }
+    }
+
+    /// The same with byzantine tables, which a ledger keeps.
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>) -> Directory {
+        Directory { ledger: Some(ledger), ..self }
+    }
+
+    /// The ledger of the byzantine tables, if this node can have one.
+    pub fn ledger(&self) -> Option<&Arc<dyn Ledger>> {
+        self.ledger.as_ref()
     }
 
     /// The range that holds `key`, and its replica. (A node without a replica of the

@@ -7,6 +7,7 @@ use std::time::Duration;
 use polity_base::{Class, Guarantee, Key, NodeId, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::byzantine::LedgerError;
 use crate::eventual::EventualError;
 use crate::locks::{LockMode, TransactionId};
 
@@ -95,6 +96,9 @@ pub enum Error {
     /// The replica of the eventual tables refused, or did not do all that was asked.
     #[error("{0}")]
     Eventual(Arc<EventualError>),
+    /// The ledger of the byzantine tables does not take it.
+    #[error("{0}")]
+    Ledger(Arc<LedgerError>),
     /// The replica failed.
     #[error("{source}")]
     Replica {
@@ -214,6 +218,7 @@ impl Error {
             Error::TooLarge { .. } => Class::Resource,
             Error::ReadOnly | Error::TooOld { .. } | Error::InTheFuture(_) | Error::Mixed { .. } => Class::Input,
             Error::Eventual(error) => error.class(),
+            Error::Ledger(error) => error.class(),
             Error::Misuse(_) => Class::Bug,
             Error::Replica { class, .. } => *class,
         }

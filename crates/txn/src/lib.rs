@@ -11,6 +11,7 @@
 //! | [`replica`]     | what a transaction needs of a replica                    |
 //! | [`strong`]      | that of a Raft group                                     |
 //! | [`eventual`]    | that of merging tables                                   |
+//! | [`byzantine`]   | the ledger that keeps the others                         |
 //! | [`directory`]   | which replica serves which keys                          |
 //! | [`database`]    | where transactions begin                                 |
 //! | [`transaction`] | statements, savepoints, isolation, commit                |
@@ -21,6 +22,7 @@
 //!
 //! What is absent: SQL, the catalog, and any knowledge of how replicas agree.
 
+pub mod byzantine;
 pub mod database;
 pub mod directory;
 pub mod error;

@@ -28,6 +28,8 @@ pub struct View {
     pub(crate) read_at: Timestamp,
     /// None: this node keeps no eventual tables; an error: they cannot be read now
     pub(crate) local: Option<Result<Local, Error>>,
+    /// None: this node follows no ledger
+    pub(crate) ledger: Option<LedgerView>,
     pub(crate) own: Option<Frozen>,
     pub(crate) reads: Option<Arc<Recorder>>,
 }
@@ -37,6 +39,13 @@ pub struct View {
 pub(crate) struct Local {
     pub snapshot: Arc<dyn Snapshot>,
     pub at: Timestamp,
+}
+
+/// What the byzantine tables of this node show, and who notes what is read of them.
+#[derive(Clone)]
+pub(crate) struct LedgerView {
+    pub local: Local,
+    pub reads: Option<Arc<Recorder>>,
 }
 
 impl View {
@@ -49,6 +58,7 @@ impl View {
     pub fn read_at_of(&self, key: &[u8]) -> Timestamp {
         match (Guarantee::of_key(key), &self.local) {
             (Guarantee::Eventual, Some(Ok(local))) => local.at,
+            (Guarantee::Byzantine, _) => self.ledger.as_ref().map_or(self.read_at, |ledger| ledger.local.at),
             _ => self.read_at,
         }
     }
@@ -66,7 +76,8 @@ impl View {
     /// conflict with later writes. For display and statistics, and where an
     /// explicit precondition says all that matters.
     pub fn untracked(&self) -> View {
-        View { reads: None, ..self.clone() }
+        let ledger = self.ledger.clone().map(|ledger| LedgerView { reads: None, ..ledger });
+        View { reads: None, ledger, ..self.clone() }
     }
 
     /// The value of `key`.
@@ -133,6 +144,11 @@ impl View {
     /// tables is no condition of anything.
     fn source(&self, key: &[u8]) -> Result<Source<'_>, Error> {
         let early = Error::Misuse("a read before the first statement");
+        if Guarantee::of_key(key) == Guarantee::Byzantine
+            && let Some(ledger) = &self.ledger
+        {
+            return Ok((ledger.local.snapshot.as_ref(), ledger.local.at, ledger.reads.as_ref()));
+        }
         match (Guarantee::of_key(key), &self.local) {
             (Guarantee::Eventual, Some(Ok(local))) => Ok((local.snapshot.as_ref(), local.at, None)),
             (Guarantee::Eventual, Some(Err(error))) => Err(error.clone()),

@@ -71,6 +71,8 @@ impl Service {
     pub const ADMIN: Service = Service(4);
     /// Replicas of the eventual tables
     pub const EVENTUAL: Service = Service(5);
+    /// Validators of the ledger, which keeps the byzantine tables
+    pub const LEDGER: Service = Service(6);
 }
 
 /// Which of a peer's two connections a request goes over.

@@ -62,6 +62,7 @@ pub fn orders(
         }
         Disturbance::Pause(node, span) => one(node, Local::Pause(*span)),
         Disturbance::Kill(node) => one(node, Local::Kill),
+        Disturbance::Lie(node, how) => one(node, Local::Lie(how.clone())),
         Disturbance::Heal => Ok(regions.keys().map(|id| (*id, Local::Heal)).collect()),
     }
 }
@@ -136,5 +137,12 @@ mod tests {
         assert_eq!(cut(Place::Node(NodeId(9)), region("asia")), "there is no node 9");
         assert_eq!(cut(Place::Node(NodeId(3)), region("asia")), "a place cannot be disturbed from itself");
         assert_eq!(told(Disturbance::Kill(NodeId(9))), "there is no node 9");
+    }
+
+    #[test]
+    fn the_liar_alone_is_told() {
+        let lie = Disturbance::Lie(NodeId(3), Some("silent".to_owned()));
+        assert_eq!(told(lie), "n3: Lie(Some(\"silent\"))");
+        assert_eq!(told(Disturbance::Lie(NodeId(9), None)), "there is no node 9");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use polity_base::{NodeId, Timestamp};
+use polity_base::{Key, NodeId, Timestamp};
 use polity_cluster::membership::{Liveness, Load};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,32 @@ pub enum Request {
     },
     /// Where are leaders to stand?
     Preferred,
+    /// What did the ledger begin with?
+    LedgerGenesis,
+    /// Where is the ledger, who are its validators, and what is the node's key?
+    LedgerStatus,
+    /// What do these keys of byzantine tables have, so that whoever trusts no node can
+    /// check it?
+    Prove {
+        /// The keys of rows
+        keys: Vec<Key>,
+        /// As of which height; the newest, if none is given
+        height: Option<u64>,
+    },
+    /// Have a transaction of the ledger ordered that its author has signed. It is ordered
+    /// once, however often this is asked.
+    Order(Vec<u8>),
+    /// Have the node that is asked approve, as a validator, of a change of the validators.
+    /// It happens once validators with more than two thirds of the power approve.
+    Approve {
+        /// The node whose power changes
+        node: NodeId,
+        /// The key it will sign with; if none is given, that of the validator, or what the
+        /// node itself says
+        key: Option<Vec<u8>>,
+        /// Its power from then on; 0: it is no validator any more
+        power: u64,
+    },
 }
 
 /// Where a node is.
@@ -110,7 +136,9 @@ pub enum Disturbance {
     Pause(NodeId, Duration),
     /// A node's process ends at once.
     Kill(NodeId),
-    /// All disturbances of messages end.
+    /// A node lies to the other validators in this way, or stops to.
+    Lie(NodeId, Option<String>),
+    /// All disturbances of messages end, lies too.
     Heal,
 }
 
@@ -123,7 +151,9 @@ pub enum Local {
     Pause(Duration),
     /// This node's process ends at once.
     Kill,
-    /// All disturbances of messages end.
+    /// This node lies to the other validators in this way, or stops to.
+    Lie(Option<String>),
+    /// All disturbances of messages end, lies too.
     Heal,
 }
 
@@ -159,6 +189,48 @@ pub enum Answer {
     Later(String),
     /// To [`Request::Preferred`]
     Regions(Vec<String>),
+    /// To [`Request::LedgerGenesis`]: its bytes.
+    Genesis(Vec<u8>),
+    /// To [`Request::LedgerStatus`]
+    Ledger(LedgerFacts),
+    /// To [`Request::Prove`]: the bytes of a proof, as `docs/proofs.md` describes them.
+    Proof(Vec<u8>),
+}
+
+/// Where the ledger is, as one node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LedgerFacts {
+    /// The ledger's name, in hexadecimal digits
+    pub ledger: String,
+    /// The bytes of the key that this node signs with
+    pub key: Vec<u8>,
+    /// The newest committed height
+    pub height: u64,
+    /// The hash of the newest block's state, in hexadecimal digits
+    pub state_root: String,
+    /// Who decides from the next height on
+    pub validators: Vec<ValidatorFacts>,
+    /// Power of the validators that this node hears, itself included
+    pub present: u64,
+    /// The least power that decides
+    pub needed: u64,
+    /// How this node lies, if it does, for a drill
+    pub lies: Option<String>,
+    /// Why its validator has stopped, if it has
+    pub stopped: Option<String>,
+}
+
+/// One validator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ValidatorFacts {
+    /// The node
+    pub node: NodeId,
+    /// The bytes of its key
+    pub key: Vec<u8>,
+    /// Its voting power
+    pub power: u64,
+    /// Whether the node that was asked hears it
+    pub heard: bool,
 }
 
 /// All rows of a node at one time, in one number.

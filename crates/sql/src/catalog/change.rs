@@ -12,6 +12,7 @@ use polity_base::{Key, TableId};
 
 use super::model::{Catalog, Role, Sequence, Table, View};
 use super::store;
+use crate::ddl::byzantine;
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
 
@@ -141,6 +142,12 @@ impl Change {
     pub fn make(mut self, ctx: &mut Context<'_>) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());
+        }
+        for (id, table) in &self.next.tables {
+            let before = self.before.tables.get(id);
+            if before.is_none_or(|before| !Arc::ptr_eq(before, table)) {
+                byzantine::may_become(&self.next, before.map(|before| &**before), table)?;
+            }
         }
         for (name, id) in &self.next.names {
             if self.before.names.get(name) != Some(id) {

@@ -24,6 +24,7 @@ pub(super) async fn add(ctx: &mut Context<'_>, id: TableId, spec: &ConstraintSpe
         let old = super::table_by_id(ctx, id)?;
         let mut draft = Draft::of((*old).clone());
         let added = draft.add_constraint(ctx, spec).await?;
+        super::byzantine::references(ctx.catalog, &draft.table, old.guarantee)?;
         let mut locks = Locks::default();
         locks.table(id);
         draft.lock(&mut locks);

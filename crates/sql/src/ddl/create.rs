@@ -112,7 +112,7 @@ async fn make(
         for constraint in constraints {
             draft.add_constraint(ctx, constraint).await?;
         }
-        eventual::settle(ctx, &mut draft, options)?;
+        eventual::settle(ctx, &mut draft, options).await?;
         let mut locks = Locks::default();
         locks.name(name);
         draft.lock(&mut locks);

@@ -11,8 +11,8 @@ use datafusion::sql::sqlparser::ast::{
 use polity_base::{Bounds, ColumnId, Guarantee};
 
 use super::draft::Draft;
-use super::expression;
 use super::spec::TableOptions;
+use super::{byzantine, expression};
 use crate::catalog::{Column, Merge, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
@@ -31,6 +31,7 @@ pub(super) fn beginning(merge: Merge) -> Option<Expr> {
 fn guarantee(ctx: &Context<'_>, options: TableOptions) -> Guarantee {
     let default = || match ctx.settings.guarantee() {
         "eventual" => Guarantee::Eventual,
+        "byzantine" => Guarantee::Byzantine,
         _ => Guarantee::Strong,
     };
     options.guarantee.unwrap_or_else(default)
@@ -48,18 +49,25 @@ pub(super) fn only_strong(ctx: &Context<'_>, options: TableOptions, what: &str) 
 
 fn ack_of_strong() -> Error {
     Error::new(Condition::InvalidParameterValue, "parameter \"ack\" is for eventual tables")
-        .detail("A write to a strong table is acknowledged once a majority of the voting replicas keeps it.")
+        .detail(
+            "A write to a strong table is acknowledged once a majority of the voting replicas keeps it, one to a \
+                 byzantine table once more than two thirds of the power have signed it.",
+        )
         .hint("Leave it out, or add guarantee = 'eventual'.")
 }
 
 /// Gives a new table the guarantee it asks for, or says why it cannot have it.
-pub(super) fn settle(ctx: &Context<'_>, draft: &mut Draft, options: TableOptions) -> Result<()> {
+pub(super) async fn settle(ctx: &mut Context<'_>, draft: &mut Draft, options: TableOptions) -> Result<()> {
     let guarantee = guarantee(ctx, options);
+    if guarantee != Guarantee::Eventual && options.replicas.is_some() {
+        return Err(ack_of_strong());
+    }
+    if guarantee == Guarantee::Byzantine {
+        return byzantine::settle(ctx, draft).await;
+    }
     let table = &mut draft.table;
     if guarantee == Guarantee::Strong {
-        if options.replicas.is_some() {
-            return Err(ack_of_strong());
-        }
+        byzantine::references(ctx.catalog, table, guarantee)?;
         return match table.columns.iter().find(|c| c.merge != Merge::Register) {
             None => Ok(()),
             Some(column) => Err(needs_eventual(column)),
@@ -103,7 +111,7 @@ pub(super) fn settle(ctx: &Context<'_>, draft: &mut Draft, options: TableOptions
 
 /// Refuses a foreign key towards a table that cannot have one.
 pub(super) fn not_towards(parent: &Table) -> Result<()> {
-    if parent.guarantee == Guarantee::Strong { Ok(()) } else { Err(foreign_key()) }
+    if parent.guarantee == Guarantee::Eventual { Err(foreign_key()) } else { Ok(()) }
 }
 
 /// Refuses a sequence for a column of a table that cannot have one.
@@ -115,8 +123,10 @@ pub(super) fn may_number(table: &Table) -> Result<()> {
 /// others still write what the table was before.
 pub(super) fn may_alter(table: &Table, operation: &AlterTableOperation) -> Result<()> {
     use AlterTableOperation as Op;
-    if table.guarantee == Guarantee::Strong {
-        return Ok(());
+    match table.guarantee {
+        Guarantee::Strong => return Ok(()),
+        Guarantee::Byzantine => return byzantine::may_alter(table, operation),
+        Guarantee::Eventual => {}
     }
     match operation {
         Op::DropColumn { column_names, .. } => {
@@ -152,7 +162,7 @@ pub(super) fn may_alter(table: &Table, operation: &AlterTableOperation) -> Resul
 /// A new column of a table that is there.
 pub(super) fn added_column(table: &Table, column: &Column) -> Result<()> {
     match table.guarantee {
-        Guarantee::Strong if column.merge != Merge::Register => Err(needs_eventual(column)),
+        Guarantee::Strong | Guarantee::Byzantine if column.merge != Merge::Register => Err(needs_eventual(column)),
         Guarantee::Strong => Ok(()),
         _ if column.default.as_deref().is_some_and(draws) => Err(numbered()),
         _ => Ok(()),
@@ -163,6 +173,7 @@ pub(super) fn added_column(table: &Table, column: &Column) -> Result<()> {
 pub(super) fn strong_only(table: &Table, what: &str) -> Result<()> {
     match table.guarantee {
         Guarantee::Strong => Ok(()),
+        Guarantee::Byzantine => Err(byzantine::stays(table, what)),
         other => Err(Error::unsupported(format!("{what} of {} table \"{}\"", other.name(), table.name))
             .detail("Replicas that cannot be reached go on writing what the table was before.")
             .table(&table.name)),

@@ -44,8 +44,12 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateIndex) -> Re
         }
         draft.lock(&mut locks);
         if locks.take(ctx).await? {
-            if statement.unique && table.guarantee != Guarantee::Strong {
-                return Err(super::eventual::unique(&name));
+            match table.guarantee {
+                Guarantee::Eventual if statement.unique => return Err(super::eventual::unique(&name)),
+                Guarantee::Byzantine if statement.unique => {
+                    return Err(super::byzantine::stays(&table, "a UNIQUE INDEX"));
+                }
+                _ => {}
             }
             let mut index = new_index(ctx, name, columns, statement.unique, false).await?;
             index.fillfactor = fillfactor;
@@ -53,7 +57,7 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateIndex) -> Re
         }
     };
     if table.guarantee != Guarantee::Strong {
-        // Every replica builds it from its own rows.
+        // Every replica builds it from its own rows, every validator when the ledger orders it.
         let storage = table.guarantee.storage(index.storage.0);
         let mut new = (*table).clone();
         new.indexes.push(Index { storage, ..index });

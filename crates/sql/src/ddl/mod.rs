@@ -15,12 +15,14 @@
 //! | [`draft`]                  | definitions matched with the catalog, names made up|
 //! | [`create`], [`alter`], ... | the statements                                     |
 //! | [`drop`]                   | what depends on what                               |
+//! | [`eventual`], [`byzantine`] | what tables of these guarantees can have           |
 //! | [`build`]                  | filling storages from rows that are there          |
 //! | [`sequence`]               | sequences and the numbers they give                |
 //! | [`garbage`]                | clearing what nobody can reach                     |
 
 mod alter;
 pub mod build;
+pub mod byzantine;
 mod column;
 mod comment;
 mod constraint;

@@ -352,8 +352,7 @@ fn guarantee(value: &Expr) -> Result<Guarantee> {
     match text.as_str() {
         "strong" => Ok(Guarantee::Strong),
         "eventual" => Ok(Guarantee::Eventual),
-        "byzantine" => Err(Error::unsupported(format!("guarantee = '{text}'"))
-            .hint("This version keeps tables with guarantee = 'strong' and 'eventual'.")),
+        "byzantine" => Ok(Guarantee::Byzantine),
         _ => Err(Error::new(
             Condition::InvalidParameterValue,
             format!("invalid value for parameter \"guarantee\": \"{text}\""),

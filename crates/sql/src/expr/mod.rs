@@ -225,7 +225,7 @@ impl Expr {
 }
 
 impl Node {
-    fn children(&self) -> Vec<&Node> {
+    pub(crate) fn children(&self) -> Vec<&Node> {
         match self {
             Node::Constant(_)
             | Node::Column(_)

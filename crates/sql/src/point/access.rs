@@ -101,6 +101,11 @@ impl Access {
         None
     }
 
+    /// Whether the primary key alone says which row it is.
+    pub fn is_plain(&self) -> bool {
+        !self.is_secondary && self.filter.is_none()
+    }
+
     /// Where the row is, for these parameters.
     pub fn place(&self, env: &Env<'_>) -> Result<Place> {
         let mut key = KeyBuilder::new(self.storage);

@@ -19,6 +19,7 @@ use crate::expr::{self, Assign, Env, Expr, Parameters, Scope};
 use crate::session::{Column, Context, Outcome, Response, RowStream, Verb};
 use crate::write::defaults::Default;
 use crate::write::delete::from_item;
+use crate::write::merging;
 use crate::write::statement::{self, Step, Stop, Writing, conclude};
 use crate::write::target::Target;
 use crate::write::update::Assignments;
@@ -31,6 +32,9 @@ pub struct Change {
     set: Option<Vec<(usize, Expr, Assign)>>,
     /// Whether keys, index entries and references stay as they are
     is_plain: bool,
+    /// Whether it only adds to whole numbers of a row that a ledger keeps: then what they
+    /// were does not matter, and those who do it at once do not conflict
+    only_adds: bool,
     mode: LockMode,
     returning: Option<List>,
 }
@@ -64,15 +68,20 @@ impl Change {
         let (table, qualifier) = table_of(catalog, &table.relation)?;
         let assignments = Assignments::of(&table, assignments).ok()?;
         let mut set = Vec::new();
+        let mut adds = table.guarantee == Guarantee::Byzantine;
         for (place, ast) in assignments.iter() {
             let column = &table.columns[place];
             let (expr, assign) = match ast {
-                None => Default::of(catalog, column, None).ok()??.into_small(&column.r#type)?,
+                None => {
+                    adds = false;
+                    Default::of(catalog, column, None).ok()??.into_small(&column.r#type)?
+                }
                 Some(ast) => {
                     uses.assigns(ast, parameters);
                     let mut scope = Scope::new(catalog, parameters).with_table(&table, &qualifier);
                     let expr = expr::compile_as(ast, &column.r#type, &mut scope)?;
                     let assign = Assign::new(&expr.r#type, &column.r#type, &column.name).ok()?;
+                    adds &= merging::adds(column, place, ast, &expr);
                     (expr, assign)
                 }
             };
@@ -88,7 +97,8 @@ impl Change {
             && target.parents.iter().all(|p| !touches(&p.columns))
             && target.children.iter().all(|c| !touches(&c.referenced));
         let mode = if target.is_key_change(&places) { LockMode::Exclusive } else { LockMode::NoKeyExclusive };
-        Some(Change { target: Arc::new(target), access, set: Some(set), is_plain, mode, returning })
+        let only_adds = adds && is_plain && access.is_plain() && returning.is_none();
+        Some(Change { target: Arc::new(target), access, set: Some(set), is_plain, only_adds, mode, returning })
     }
 
     pub(super) fn of_delete(
@@ -106,7 +116,8 @@ impl Change {
         let returning = returning_list(delete.returning.as_deref(), catalog, &table, &qualifier, parameters)?;
         let target = Target::of(catalog, &table, None).ok()??;
         let mode = LockMode::Exclusive;
-        Some(Change { target: Arc::new(target), access, set: None, is_plain: false, mode, returning })
+        let target = Arc::new(target);
+        Some(Change { target, access, set: None, is_plain: false, only_adds: false, mode, returning })
     }
 
     pub(super) fn columns(&self) -> Option<&Arc<[Column]>> {
@@ -146,7 +157,8 @@ impl Change {
         let target = &self.target;
         // What is read is locked, so the snapshot may move forward at will.
         let mut writing = Writing::begin(ctx, target, true).await?;
-        let Some((key, row)) = self.locked_row(ctx, &mut writing, parameters).await? else { return Ok(None) };
+        let unseen = self.only_adds && ctx.alone;
+        let Some((key, row)) = self.locked_row(ctx, &mut writing, parameters, unseen).await? else { return Ok(None) };
         let Some(set) = &self.set else {
             writing.delete(ctx, target, &key, &row)?;
             writing.finish(ctx).await?;
@@ -166,7 +178,16 @@ impl Change {
         if self.is_plain {
             let old = if target.table.guarantee == Guarantee::Strong { Vec::new() } else { new.clone() };
             put_into(&mut new, set, values);
-            writing.replace(ctx, target, key, &old, &new)?;
+            match unseen && !writing.assigned.iter().any(|place| old.get(*place).is_none_or(Value::is_null)) {
+                true => writing.add(ctx, target, key, &old, &new)?,
+                false => {
+                    if unseen {
+                        // That it is NULL decides what becomes of it.
+                        ctx.txn.view().get(&key)?;
+                    }
+                    writing.replace(ctx, target, key, &old, &new)?;
+                }
+            }
             return Ok(Some(new));
         }
         let old = new.clone();
@@ -176,12 +197,14 @@ impl Change {
         Ok(Some(new))
     }
 
-    /// The row and its key, locked; `None`: there is none.
+    /// The row and its key, locked; `None`: there is none. `unseen`: what the row is does
+    /// not matter to what becomes of it.
     async fn locked_row(
         &self,
         ctx: &mut Context<'_>,
         writing: &mut Writing,
         parameters: &[Value],
+        unseen: bool,
     ) -> Step<Option<(Key, Vec<Value>)>> {
         let place = self.access.place(&Env::of(ctx, parameters))?;
         let found = self.access.key(place, &ctx.txn.view().untracked())?;
@@ -189,6 +212,7 @@ impl Change {
             writing.lock(ctx, key, self.mode, Wait::Block).await?;
         }
         let view = ctx.txn.view();
+        let view = if unseen { view.untracked() } else { view };
         let env = Env::of(ctx, parameters);
         // An entry of a unique index may point elsewhere by now.
         let key = self.access.key(self.access.place(&env)?, &view)?;

@@ -22,7 +22,9 @@ use super::function::kernel::{Args, Eval, Kernel};
 use super::scan::RunState;
 use super::types::{self, Builder};
 use crate::error::{Error, Result};
-use crate::system::{SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, system_table};
+use crate::system::{
+    SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, ledger, system_table,
+};
 
 /// What `version()` says.
 pub fn version() -> String {
@@ -48,7 +50,8 @@ fn facts(input: &PlanInput) -> SystemInput {
 fn live(table: &SystemTable, input: &SystemInput, run: &RunState) -> Result<SystemInput> {
     let mut input = input.clone();
     if table.schema == "polity" {
-        input.live = eventual::rows_of(table.name, &run.engine, &input.catalog, &run.view)?;
+        let rows_of = if ledger::is_one(table.name) { ledger::rows_of } else { eventual::rows_of };
+        input.live = rows_of(table.name, &run.engine, &input.catalog, &run.view)?;
     }
     match table.name {
         "pg_stat_activity" | "pg_stat_database" => input.activity = activity::sessions(&run.engine),

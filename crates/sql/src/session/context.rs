@@ -39,6 +39,9 @@ pub struct Context<'a> {
     /// Whether plans made for this catalog may be kept: not within a transaction
     /// that has changed it
     pub cacheable: bool,
+    /// Whether the statement is a transaction of its own: nothing else of it is seen, or
+    /// depends on it
+    pub alone: bool,
     /// Tells whether the statement should end
     pub watch: &'a Watch,
 }

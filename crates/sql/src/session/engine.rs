@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::activity::Sessions;
+use super::byzantine::Definitions;
 use super::lift::Lifted;
 use super::prepared::{self, Prepared};
 use crate::catalog::{self, Catalog, CatalogCache};
@@ -56,6 +57,8 @@ pub struct Engine {
     texts: RwLock<HashMap<String, Arc<Prepared>>>,
     /// When whoever connected last asked for the newest catalog in vain
     alone_since: Mutex<Option<Instant>>,
+    /// What is known of the ledger's definitions
+    definitions: Definitions,
 }
 
 /// How long whoever connects waits for the newest catalog: what this node knows will do
@@ -96,6 +99,7 @@ impl Engine {
             seams,
             clock,
             alone_since: Mutex::default(),
+            definitions: Definitions::default(),
         }))
     }
 
@@ -169,6 +173,17 @@ impl Engine {
     /// Blocks of sequence values this node holds.
     pub fn sequences(&self) -> &SequenceCache {
         &self.sequences
+    }
+
+    /// What is known of the ledger's definitions.
+    pub(super) fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// Makes the ledger's tables those of the newest catalog, if there is a ledger: for
+    /// the node that leads the catalog, should whoever changed it have crashed.
+    pub async fn ledger_in_step(&self) -> Result<()> {
+        crate::ledger::step::in_step(self).await
     }
 
     /// The planner for statements that read.

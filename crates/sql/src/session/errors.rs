@@ -66,6 +66,7 @@ pub(super) fn of_transaction(error: Below) -> Error {
             .detail("One transaction writes tables of one guarantee: what is agreed in two ways cannot be atomic.")
             .hint("Commit before writing tables of another guarantee."),
         Below::Eventual(error) => super::eventual::of_replica(&error),
+        Below::Ledger(error) => super::byzantine::of_ledger(&error),
         Below::Misuse(what) => Error::internal(what),
         Below::Replica { class, .. } => {
             let condition = match class {

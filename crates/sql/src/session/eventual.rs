@@ -133,7 +133,7 @@ fn place_of_name(name: &str, catalog: &Catalog) -> Place {
 
 fn place_of_object(id: TableId, catalog: &Catalog) -> Place {
     match (catalog.tables.get(&id), catalog.views.get(&id)) {
-        (Some(table), _) if table.guarantee == Guarantee::Eventual => Place::Here,
+        (Some(table), _) if table.guarantee != Guarantee::Strong => Place::Here,
         // A view is made of what was there before it.
         (None, Some(view)) => view.reads.iter().fold(Place::Here, |all, id| all.and(place_of_object(*id, catalog))),
         _ => Place::Elsewhere,
@@ -155,7 +155,8 @@ impl Session {
     /// if that lacks one of its tables, by the newest that this node has.
     pub(super) async fn likely_reach(&self, prepared: &Prepared) -> Result<Reach> {
         let engine = &self.engine;
-        if engine.database().directory().eventual().is_none() {
+        let directory = engine.database().directory();
+        if directory.eventual().is_none() && directory.ledger().is_none() {
             return Ok(Reach::Everywhere);
         }
         let known = engine.catalogs().newest().map_or(Place::Unknown, |catalog| remembered(prepared, &catalog));

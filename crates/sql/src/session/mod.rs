@@ -14,6 +14,7 @@
 
 pub mod activity;
 mod as_of;
+pub(crate) mod byzantine;
 pub mod cancel;
 pub mod context;
 mod control;

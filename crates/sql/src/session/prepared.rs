@@ -10,7 +10,7 @@ use polity_base::{Type, Value};
 
 use super::as_of::{self, AsOf};
 use super::eventual::Place;
-use crate::catalog::name;
+use crate::catalog::{Table, name};
 use crate::ddl::dialect::{self, RECURSION_LIMIT};
 use crate::ddl::shape::{MOST_ALTERNATIVES, MOST_LEVELS};
 use crate::error::{Condition, Error, Result};
@@ -27,7 +27,12 @@ pub struct Prepared {
     plan: Mutex<Option<Cached>>,
     /// By which catalog, where what it is about can be had
     place: Mutex<Option<(u64, Place)>>,
+    /// By which catalog, which byzantine tables it comes by
+    ledger_tables: Mutex<Option<(u64, LedgerTables)>>,
 }
+
+/// The byzantine tables that a statement comes by.
+type LedgerTables = Arc<[Arc<Table>]>;
 
 /// A statement as it was parsed, and the time it is to see.
 #[derive(Debug)]
@@ -64,7 +69,15 @@ impl Prepared {
     /// `statement` and its text; `declared` are the parameter types the client
     /// has stated.
     pub(crate) fn new(text: String, statement: Option<Statement>, declared: Vec<Option<Type>>) -> Prepared {
-        Prepared { text, statement, as_of: None, declared, plan: Mutex::new(None), place: Mutex::new(None) }
+        Prepared {
+            text,
+            statement,
+            as_of: None,
+            declared,
+            plan: Mutex::new(None),
+            place: Mutex::new(None),
+            ledger_tables: Mutex::new(None),
+        }
     }
 
     /// What was parsed from `text`.
@@ -128,6 +141,19 @@ impl Prepared {
         let place = find();
         *self.place.lock() = Some((catalog, place));
         place
+    }
+
+    /// The byzantine tables that it comes by, by the catalog of this version; `find` says.
+    pub(super) fn ledger_tables(&self, catalog: u64, find: impl FnOnce() -> LedgerTables) -> LedgerTables {
+        let mut known = self.ledger_tables.lock();
+        match &*known {
+            Some((version, tables)) if *version == catalog => tables.clone(),
+            _ => {
+                let tables = find();
+                *known = Some((catalog, tables.clone()));
+                tables
+            }
+        }
     }
 
     pub(crate) fn keep_plan(&self, catalog: u64, settings: u64, plan: Plan) {

@@ -10,9 +10,9 @@ use polity_txn::{Freshness, Isolation, Reach, Transaction, TransactionOptions};
 use super::activity::State;
 use super::as_of::AsOf;
 use super::context::Context;
-use super::eventual;
 use super::prepared::{Plan, Prepared};
 use super::{Description, Outcome, Response, Scope, Session, Watch, check_parameters};
+use super::{byzantine, eventual};
 use crate::catalog::{self, Catalog};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
@@ -39,6 +39,8 @@ pub(super) struct Active {
     pub read_only: bool,
     pub freshness: Freshness,
     pub used: bool,
+    /// Whether one statement is all of it
+    pub alone: bool,
 }
 
 /// A named place to roll back to.
@@ -116,6 +118,7 @@ impl Session {
         let mut tries = 0;
         loop {
             self.ensure_active(false, prepared.as_of()).await?;
+            self.open()?.alone = true;
             let result = match self.run_in_active(prepared, parameters).await {
                 Ok(response) => self.commit_active().await.map(|_| response),
                 Err(error) => Err(error),
@@ -186,6 +189,7 @@ impl Session {
             read_only,
             freshness,
             used: false,
+            alone: false,
         })
     }
 
@@ -196,10 +200,15 @@ impl Session {
         let result = active.txn.commit().await;
         let result = result.map_err(|error| match error {
             polity_txn::Error::Eventual(error) => eventual::naming(&error, &active.catalog),
+            polity_txn::Error::Ledger(error) => byzantine::naming(&error, &active.catalog),
             error => error.into(),
         });
         self.settings.end_transaction(result.is_ok());
-        result.map(drop)
+        result?;
+        if active.changed_catalog {
+            self.bring_in_step().await;
+        }
+        Ok(())
     }
 
     /// Rolls the open transaction back.
@@ -257,6 +266,11 @@ impl Session {
                 mark = active.txn.begin_statement_with(reach).await?;
                 continue;
             }
+            if let Some(late) = byzantine::late(engine, prepared, active)? {
+                byzantine::wait_until_defined(engine, &late, active.changed_catalog).await?;
+                active.txn.restart_statement(&mark).await?;
+                continue;
+            }
             let before = active.catalog.clone();
             let mut copy = None;
             let outcome = run_once(&mut self.context(&watch)?, prepared, parameters, &mut copy).await?;
@@ -293,6 +307,7 @@ impl Session {
             notices,
             fresh: &mut active.fresh,
             cacheable: !active.changed_catalog,
+            alone: active.alone,
             watch,
         })
     }

@@ -118,7 +118,12 @@ static SPECS: &[Spec] = &[
     spec("transaction_isolation", "serializable", Rule::Isolation, "The isolation of this transaction."),
     spec("transaction_read_only", "off", Rule::Switch, "Whether this transaction is read only."),
     spec("xmloption", "content", Rule::OneOf(&["content", "document"]), "How XML is parsed; there is no XML."),
-    spec("polity.guarantee", "strong", Rule::OneOf(&["strong", "eventual"]), "The guarantee of tables that name none."),
+    spec(
+        "polity.guarantee",
+        "strong",
+        Rule::OneOf(&["strong", "eventual", "byzantine"]),
+        "The guarantee of tables that name none.",
+    ),
     spec(
         "polity.causal_timeout",
         "5000",

@@ -10,6 +10,7 @@
 //! | [`relations`]   | tables, columns, indexes, constraints, views, sequences   |
 //! | [`activity`]    | sessions and locks                                        |
 //! | [`eventual`]    | what the replica of eventual tables knows: schema `polity` |
+//! | [`ledger`]      | what the ledger of byzantine tables knows: schema `polity` |
 //! | [`cluster`]     | types, roles, settings, and what is always there          |
 //! | `merging`       | `counter` and `set_of`, as types                          |
 //! | [`information`] | the SQL standard's view of the same                       |
@@ -22,6 +23,7 @@ pub mod definition;
 pub(crate) mod eventual;
 pub mod functions;
 mod information;
+pub(crate) mod ledger;
 mod merging;
 mod relations;
 mod shape;
@@ -73,7 +75,7 @@ pub struct SystemInput {
     pub locks: Vec<Lock>,
     /// The last number each sequence gave, where a table is about them
     pub sequences: HashMap<TableId, i64>,
-    /// The rows themselves, where a table is about the replica of eventual tables
+    /// The rows themselves, where a table is of the schema `polity`
     pub live: Vec<Vec<Value>>,
 }
 

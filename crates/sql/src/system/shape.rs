@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use polity_base::{Type, Value};
 
-use super::{Rows, SystemInput, activity, cluster, eventual, information, relations};
+use super::{Rows, SystemInput, activity, cluster, eventual, information, ledger, relations};
 use crate::catalog::types;
 
 /// Tables and columns: `name oid kind: column type, …`, grouped by schema.
@@ -100,7 +100,7 @@ pub(super) fn all() -> &'static [SystemTable] {
 fn fill_of(schema: &str, name: &str) -> Option<Fill> {
     match schema {
         "pg_catalog" => relations::fill_of(name).or_else(|| cluster::fill_of(name)).or_else(|| activity::fill_of(name)),
-        "polity" => eventual::fill_of(name),
+        "polity" => eventual::fill_of(name).or_else(|| ledger::fill_of(name)),
         _ => information::fill_of(name),
     }
 }

@@ -1,14 +1,16 @@
-//! What a statement does to a row of an eventual table: its changes column by column,
-//! so that those of other replicas come together with them.
+//! What a statement does to a row of a table that is not replicated as bytes: its changes
+//! column by column, so that those of other replicas come together with them, or so that
+//! a ledger orders what was meant.
 
 use std::borrow::Cow;
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as Ast};
-use polity_base::{ColumnChange, ColumnId, Guarantee, Key, RowChange, Value};
+use polity_base::{Bounds, ColumnChange, ColumnId, Guarantee, Key, RowChange, Type, Value};
 
 use super::target::{Target, differs};
 use crate::catalog::{Column, Merge, Table, name};
 use crate::error::{Condition, Error, Result};
+use crate::expr::Expr;
 use crate::session::Context;
 
 /// Writes a row, or removes it.
@@ -66,6 +68,25 @@ pub(super) fn may_move(table: &Table) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether an assignment adds to a whole number something that does not depend on the
+/// row: then a ledger can do it whatever the number has become.
+pub(crate) fn adds(column: &Column, place: usize, value: &Ast, compiled: &Expr) -> bool {
+    let is_whole = |t: &Type| matches!(t, Type::Int2 | Type::Int4 | Type::Int8);
+    let mut read = Vec::new();
+    compiled.columns(&mut |at| read.push(at));
+    is_whole(&column.r#type) && is_whole(&compiled.r#type) && read == [place] && is_relative(value, &column.name)
+}
+
+/// A row to whose columns at `places` was added what makes `new` of `old`.
+pub(super) fn added(table: &Table, old: &[Value], new: &[Value], places: &[usize]) -> RowChange {
+    let change = |place: &usize| {
+        let (column, old, new) = (table.columns.get(*place)?, old.get(*place)?, new.get(*place)?);
+        let amount = new.as_i64()?.wrapping_sub(old.as_i64()?);
+        Some((column.id, ColumnChange::Add { amount, bounds: Bounds::default() }))
+    };
+    RowChange::Update(places.iter().filter_map(change).collect())
 }
 
 /// A new row.

@@ -31,7 +31,7 @@ pub mod copy;
 pub mod defaults;
 pub mod delete;
 pub mod insert;
-mod merging;
+pub(crate) mod merging;
 mod references;
 pub mod returning;
 pub mod rule;

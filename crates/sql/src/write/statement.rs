@@ -26,7 +26,7 @@ use crate::catalog::{Catalog, Table, rows};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Env, Local};
 use crate::query::{PlanInput, RunEnv};
-use crate::session::{Context, Outcome};
+use crate::session::{Context, Outcome, byzantine};
 
 /// Rows that one statement locks one by one; beyond that, the conditions of the
 /// commit alone keep concurrent transactions apart.
@@ -244,6 +244,14 @@ impl Writing {
         Ok(())
     }
 
+    /// Adds to whole numbers of a row that a ledger keeps. Whether they satisfy what they
+    /// must is for the ledger to say, which knows what they are when their turn comes.
+    pub fn add(&mut self, ctx: &mut Context<'_>, target: &Target, key: Key, old: &[Value], new: &[Value]) -> Step<()> {
+        touch(ctx, target);
+        merging::write_row(ctx, target, key, Some(new), || merging::added(&target.table, old, new, &self.assigned))?;
+        Ok(())
+    }
+
     /// Removes the row at `key`. The row is locked.
     pub fn delete(&mut self, ctx: &mut Context<'_>, target: &Arc<Target>, key: &Key, old: &[Value]) -> Step<()> {
         touch(ctx, target);
@@ -353,9 +361,14 @@ pub fn prepare(ctx: &Context<'_>, table: &Arc<Table>) -> Result<Target> {
 /// Makes sure that the table's definition is the one at hand, now and when the
 /// transaction commits.
 pub(crate) async fn guard(ctx: &mut Context<'_>, table: &Table) -> Step<()> {
-    if table.guarantee != Guarantee::Strong {
+    match table.guarantee {
+        Guarantee::Strong => {}
         // Replicas take what was written by an earlier or a later definition.
-        return Ok(());
+        Guarantee::Eventual => return Ok(()),
+        Guarantee::Byzantine => {
+            ctx.txn.expect_unchanged(byzantine::definition_key(table).point());
+            return Ok(());
+        }
     }
     let key = table_key(table.id);
     // READ COMMITTED remembers the lock as a condition, once however often it

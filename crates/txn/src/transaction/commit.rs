@@ -1,8 +1,9 @@
 //! The end: what was written, and what must hold, become a batch.
 
-use polity_base::{Operation, Precondition, Timestamp};
+use polity_base::{Guarantee, Operation, Precondition, Timestamp};
 
 use super::Transaction;
+use crate::byzantine::bft::transaction::{Operation as LedgerOperation, Precondition as LedgerPrecondition};
 use crate::database::committed;
 use crate::error::Error;
 use crate::overlay::Overlay;
@@ -21,7 +22,10 @@ impl Transaction {
             return Err(Error::TooLarge { limit });
         }
         if !self.changes.is_empty() {
-            return self.commit_changes().await;
+            return match self.guarantee {
+                Some(Guarantee::Byzantine) => self.commit_to_ledger().await,
+                _ => self.commit_changes().await,
+            };
         }
         let operations = std::mem::take::<Overlay>(&mut self.overlay).into_operations();
         if operations.is_empty() {
@@ -55,8 +59,36 @@ impl Transaction {
         committed(eventual.commit_kept_by(batch, self.replicas).await?)
     }
 
+    /// Has the ledger order what was changed in byzantine tables, on condition that what
+    /// was read of them is as it was. What was read of others is no condition.
+    async fn commit_to_ledger(mut self) -> Result<Timestamp, Error> {
+        self.settle_reads()?;
+        let ledger = self.database.directory.ledger().cloned();
+        let (Some(ledger), Some(ordered)) = (ledger, self.ledger.take()) else {
+            return Err(Error::Misuse("this node follows no ledger"));
+        };
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let operations = changes.map(|(key, change)| LedgerOperation::Row { key, change }).collect();
+        let conditions = std::mem::take(&mut self.conditions).into_iter();
+        let mut preconditions: Vec<LedgerPrecondition> = conditions
+            .filter(|condition| condition_guarantee(condition) == Guarantee::Byzantine)
+            .map(|condition| match condition {
+                Precondition::Unchanged { span, .. } => LedgerPrecondition::Unchanged(span, ordered.height),
+                Precondition::Absent(key) => LedgerPrecondition::Absent(key),
+                Precondition::Present(key) => LedgerPrecondition::Present(key),
+            })
+            .collect();
+        if let Some(reads) = &ordered.view.reads {
+            let unchanged = |part: Part<'_>| LedgerPrecondition::Unchanged(part.to_span(), ordered.height);
+            reads.with(|set| preconditions.extend(set.parts().map(unchanged)));
+        }
+        ledger.submit(&self.user, preconditions, operations).await?;
+        Ok(ledger.applied())
+    }
+
     fn preconditions(&mut self) -> Vec<Precondition> {
         let mut preconditions = std::mem::take(&mut self.conditions);
+        preconditions.retain(|condition| condition_guarantee(condition) == Guarantee::Strong);
         let unchanged = self.reads.for_each::<std::convert::Infallible>(|part: Part<'_>, since| {
             preconditions.push(Precondition::Unchanged { span: part.to_span(), since });
             Ok(())
@@ -67,4 +99,11 @@ impl Transaction {
         preconditions.extend(locked.map(|(key, since)| Precondition::Unchanged { span: key.point(), since }));
         preconditions
     }
+}
+
+fn condition_guarantee(condition: &Precondition) -> Guarantee {
+    Guarantee::of_key(match condition {
+        Precondition::Unchanged { span, .. } => &span.start,
+        Precondition::Absent(key) | Precondition::Present(key) => key,
+    })
 }

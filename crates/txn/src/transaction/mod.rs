@@ -35,13 +35,14 @@ use polity_base::{Guarantee, Key, Precondition, RowChange, Span, Timestamp};
 
 pub use statement::{Reach, StatementMark};
 
+use crate::byzantine::bft::types::Height;
 use crate::database::{Inner, Isolation, TransactionOptions};
 use crate::error::Error;
 use crate::locks::{Holds, LockMode, TransactionId, Wait};
 use crate::overlay::{Overlay, Slot, UndoMark};
 use crate::reads::{ReadSet, Recorder};
 use crate::replica::Snapshot;
-use crate::view::{Local, View};
+use crate::view::{LedgerView, Local, View};
 
 /// A transaction in progress. Dropping it rolls it back.
 pub struct Transaction {
@@ -57,6 +58,8 @@ pub struct Transaction {
     reach: Reach,
     /// What the eventual tables show
     local: Option<Result<Local, Error>>,
+    /// What the byzantine tables show: the same for all its statements
+    ledger: Option<Ordered>,
     overlay: Overlay,
     /// Changes of rows of eventual tables, in order; the overlay shows what they make
     /// of the rows
@@ -65,11 +68,21 @@ pub struct Transaction {
     guarantee: Option<Guarantee>,
     /// How many replicas are to keep what it writes to eventual tables
     replicas: u32,
+    /// In whose name it writes to byzantine tables
+    user: String,
     /// What [`Transaction::expect_absent`] and its siblings said, in order.
     conditions: Vec<Precondition>,
     reads: Reads,
     locked: LockedKeys,
     statement: u64,
+}
+
+/// What a transaction knows of the ledger. It is serializable there, whatever it is
+/// elsewhere: all that it reads is a condition of its commit.
+struct Ordered {
+    view: LedgerView,
+    /// All blocks up to here show in the view, and perhaps the next ones
+    height: Height,
 }
 
 /// What a serializable transaction has read.
@@ -136,6 +149,8 @@ impl Transaction {
             confirmed: false,
             reach: Reach::Everywhere,
             local: None,
+            ledger: None,
+            user: String::new(),
             overlay: Overlay::default(),
             changes: Vec::new(),
             guarantee: None,
@@ -179,6 +194,7 @@ impl Transaction {
             snapshot: self.snapshot.clone(),
             read_at: self.read_at,
             local: self.local.clone(),
+            ledger: self.ledger.as_ref().map(|ledger| ledger.view.clone()),
             own: self.overlay.freeze(),
             reads: self.reads.current.clone(),
         }
@@ -205,11 +221,16 @@ impl Transaction {
         if self.overlay.write(key, slot, limit) { Ok(()) } else { Err(Error::TooLarge { limit }) }
     }
 
-    /// Changes a row of an eventual table: `shown` is what this transaction's own reads
+    /// Says in whose name it writes to byzantine tables.
+    pub fn speak_for(&mut self, user: &str) {
+        user.clone_into(&mut self.user);
+    }
+
+    /// Changes a row of an eventual or byzantine table: `shown` is what this transaction's own reads
     /// are to see of it from now on. What [`Transaction::put`] and its like say of other
-    /// keys of eventual tables (entries of indexes) is seen by this transaction alone.
+    /// keys of such tables (entries of indexes) is seen by this transaction alone.
     pub fn change(&mut self, key: Key, change: RowChange, shown: Option<Bytes>) -> Result<(), Error> {
-        if Guarantee::of_key(&key) != Guarantee::Eventual {
+        if Guarantee::of_key(&key) == Guarantee::Strong {
             return Err(Error::Misuse("a change of a row that is replicated as bytes"));
         }
         self.write(key.clone(), shown.map_or(Slot::Deleted, Slot::Value))?;
@@ -243,7 +264,7 @@ impl Transaction {
     /// Makes the commit conditional on `key` having no value. Says nothing if
     /// this transaction wrote the key itself.
     pub fn expect_absent(&mut self, key: Key) {
-        if Guarantee::of_key(&key) == Guarantee::Strong && self.overlay.current(&key) == Slot::Untouched {
+        if Guarantee::of_key(&key) != Guarantee::Eventual && self.overlay.current(&key) == Slot::Untouched {
             self.conditions.push(Precondition::Absent(key));
         }
     }
@@ -251,7 +272,7 @@ impl Transaction {
     /// Makes the commit conditional on `key` having a value. Says nothing if
     /// this transaction wrote the key itself.
     pub fn expect_present(&mut self, key: Key) {
-        if Guarantee::of_key(&key) == Guarantee::Strong && self.overlay.current(&key) == Slot::Untouched {
+        if Guarantee::of_key(&key) != Guarantee::Eventual && self.overlay.current(&key) == Slot::Untouched {
             self.conditions.push(Precondition::Present(key));
         }
     }
@@ -260,18 +281,27 @@ impl Transaction {
     /// present snapshot: what a READ COMMITTED transaction says about a read on
     /// which its correctness rests.
     pub fn expect_unchanged(&mut self, span: Span) {
-        if Guarantee::of_key(&span.start) == Guarantee::Strong {
+        if Guarantee::of_key(&span.start) != Guarantee::Eventual {
             self.conditions.push(Precondition::Unchanged { span, since: self.read_at });
         }
     }
 
-    /// Locks `key` until the transaction ends. Savepoints do not give locks back
+    /// Locks `key` until the transaction ends; a key of a byzantine table is not locked but
+    /// noted as read, so that the commit fails if somebody wrote it. Savepoints do not give locks back
     /// (PostgreSQL's do): a key that was fought over once is likely needed again.
     ///
     /// Fails with [`Error::Deadlock`] when waiting would never end.
     pub async fn lock(&mut self, key: &Key, mode: LockMode, wait: Wait) -> Result<Locked, Error> {
         if self.options.read_only {
             return Err(Error::ReadOnly);
+        }
+        if Guarantee::of_key(key) == Guarantee::Byzantine {
+            let Some(ledger) = &self.ledger else { return Err(Error::Misuse("a lock where there is no ledger")) };
+            if let Some(reads) = &ledger.view.reads {
+                reads.point(key);
+            }
+            let read_at = ledger.view.local.at;
+            return Ok(Locked { newest: read_at, read_at });
         }
         let (_, replica) = self.database.directory.of_key(key);
         let owner = (self.id, &mut self.locked.holds);

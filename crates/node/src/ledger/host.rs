@@ -1,0 +1,428 @@
+//! The ledger of this node: there is none until somebody makes a byzantine table.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use polity_base::seams::{ClockSource, Entropy, unique_id};
+use polity_base::{NodeId, RangeId, Timestamp};
+use polity_bft::adversary::Adversary;
+use polity_bft::codec::Reader as CodecReader;
+use polity_bft::consensus::driver::{self, Condition, Handle, Parts, SubmitError};
+use polity_bft::consensus::presence::Quorum;
+use polity_bft::genesis::{Genesis, Parameters};
+use polity_bft::ledger::rules::RowRules;
+use polity_bft::ledger::storage::store::{Durable, StoreStorage};
+use polity_bft::ledger::{Ledger, Options, Outcome, Refusal};
+use polity_bft::signing::SecretKey;
+use polity_bft::transaction::{Body, Operation, Precondition, SignedTransaction};
+use polity_bft::types::{Height, PublicKey, Validator, Validators};
+use polity_raft::Group;
+use polity_store::log::Log;
+use polity_store::state::{AppliedMark, Checkpointed, State};
+use polity_txn::byzantine::{self, LedgerError, Reader};
+use polity_txn::{Contested, Database, Error, Outage, Snapshot};
+use tokio::sync::{Mutex, watch};
+
+use super::network::LedgerLinks;
+use super::{origin, told};
+use crate::error::Error as NodeError;
+
+/// The log's group for the validator's records.
+const VALIDATOR: RangeId = RangeId(4);
+/// The fewest nodes of which one may lie.
+const LEAST_NODES: usize = 4;
+/// For so long nodes are waited for: for an answer, for a quorum, for an outcome while
+/// there is no quorum.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A ledger that was just made may take so long until its validators hear each other.
+const BEGINNING: Duration = Duration::from_secs(15);
+/// How often it is looked whether the cluster has agreed on a ledger.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// For how many heights a transaction may wait to be ordered, of those the ledger allows.
+const WAIT_HEIGHTS: u64 = 512;
+
+type Running = Handle<Ledger<StoreStorage>>;
+
+/// What a ledger is built on.
+pub(crate) struct Surroundings {
+    pub node: NodeId,
+    /// The cluster's name, for the genesis
+    pub cluster: u128,
+    pub log: Log,
+    pub state: Arc<State>,
+    pub group: Group,
+    pub clock: Arc<dyn ClockSource>,
+    pub entropy: Arc<dyn Entropy>,
+    pub links: polity_cluster::links::Links,
+    pub rules: Arc<dyn RowRules>,
+}
+
+/// The ledger of this node, or the place where one may come to be.
+pub(crate) struct Host {
+    of: Surroundings,
+    key: Arc<SecretKey>,
+    network: Arc<LedgerLinks>,
+    /// Set once there is one: genesis is agreed on through it
+    database: OnceLock<Database>,
+    /// Held while the ledger is being started
+    beginning: Mutex<()>,
+    started: RwLock<Option<Started>>,
+    /// Turns true with the start
+    has_begun: watch::Sender<bool>,
+    /// The bytes of transactions that came through here, for checkpoints
+    bytes: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Started {
+    handle: Running,
+    reader: Reader,
+    durable: Durable,
+}
+
+impl Host {
+    /// The ledger that this node keeps, started, or none yet. (The database comes later:
+    /// see [`Host::serve`].)
+    pub async fn open(of: Surroundings) -> Result<Arc<Host>, NodeError> {
+        let key = Arc::new(origin::key(&of.log, &*of.entropy).await?);
+        let network = Arc::new(LedgerLinks::new(of.links.clone(), of.group.clone()));
+        let host = Arc::new(Host {
+            of,
+            key,
+            network,
+            database: OnceLock::new(),
+            beginning: Mutex::default(),
+            started: RwLock::default(),
+            has_begun: watch::Sender::new(false),
+            bytes: AtomicU64::new(0),
+        });
+        if let Some(genesis) = origin::kept(&host.of.log)? {
+            host.begin(genesis).await?;
+        }
+        Ok(host)
+    }
+
+    /// Makes and finds ledgers by way of `database`.
+    pub fn serve(&self, database: Database) {
+        // There is one database of a node.
+        let _ = self.database.set(database);
+    }
+
+    /// Starts the ledger once the cluster has agreed on one, until `stop` turns true.
+    pub async fn look_out(self: Arc<Host>, mut stop: watch::Receiver<bool>) {
+        let mut complained = false;
+        while self.started().is_none() {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = self.adopt().await
+                && !std::mem::replace(&mut complained, true)
+            {
+                tracing::error!(%error, "the ledger does not start");
+            }
+        }
+    }
+
+    /// Starts the ledger that the cluster has agreed on, if it has.
+    async fn adopt(&self) -> Result<(), NodeError> {
+        match origin::agreed(&self.of.state)? {
+            None => Ok(()),
+            Some(genesis) => self.begin(genesis).await,
+        }
+    }
+
+    async fn begin(&self, genesis: Genesis) -> Result<(), NodeError> {
+        let _alone = self.beginning.lock().await;
+        if self.started().is_some() {
+            return Ok(());
+        }
+        origin::keep(&self.of.log, &genesis).await?;
+        let (log, state, rules) = (self.of.log.clone(), self.of.state.clone(), self.of.rules.clone());
+        let opened = polity_store::blocking(move || {
+            let storage = StoreStorage::open(log, state);
+            let durable = storage.durable();
+            Ledger::open(storage, genesis, rules, Options::default()).map(|ledger| (ledger, durable))
+        });
+        let opened = opened.await.map_err(|e| NodeError::Ledger(format!("its task failed: {e}")))?;
+        let (ledger, durable) = opened.map_err(|e| NodeError::Ledger(e.to_string()))?;
+        let reader = ledger.reader();
+        let parts = Parts {
+            ledger: ledger.id(),
+            node: self.of.node,
+            key: self.key.clone(),
+            application: ledger,
+            log: self.of.log.clone(),
+            group: VALIDATOR,
+            network: self.network.clone(),
+            clock: self.of.clock.clone(),
+        };
+        let handle = driver::start(parts, driver::Options::default()).map_err(|e| NodeError::Ledger(e.to_string()))?;
+        if let Some(receiver) = handle.told() {
+            tokio::spawn(told::write_down(receiver));
+        }
+        tracing::info!(ledger = %reader.id(), "the ledger of the byzantine tables runs");
+        *self.started.write() = Some(Started { handle, reader, durable });
+        self.has_begun.send_replace(true);
+        Ok(())
+    }
+
+    fn started(&self) -> Option<Started> {
+        self.started.read().clone()
+    }
+
+    /// Takes in a message of another node.
+    pub async fn receive(&self, from: NodeId, message: Bytes) {
+        if let Some(started) = self.started() {
+            started.handle.receive(from, message).await;
+        }
+    }
+
+    /// How many transactions wait here to be ordered, and their bytes.
+    pub fn waiting(&self) -> Option<(usize, usize)> {
+        self.started().map(|started| started.handle.waiting())
+    }
+
+    /// The key that this node signs with, encoded.
+    pub fn public_key(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.key.public().write(&mut out);
+        out.into()
+    }
+
+    /// Makes this node lie, or stop to. Whether it follows a ledger.
+    pub fn lie(&self, adversary: Option<Box<dyn Adversary>>) -> bool {
+        let started = self.started();
+        if let Some(started) = &started {
+            started.handle.lie(adversary);
+        }
+        started.is_some()
+    }
+
+    /// Has a transaction ordered that was signed elsewhere, or here.
+    pub async fn order(&self, transaction: SignedTransaction) -> Result<Outcome, Error> {
+        let started = self.started().ok_or_else(no_ledger)?;
+        self.bytes.fetch_add(transaction.size() as u64, Ordering::Relaxed);
+        let mut condition = started.handle.condition();
+        tokio::select! {
+            outcome = started.handle.submit(Arc::new(transaction)) => outcome.map_err(|error| self.refused(error)),
+            quorum = given_up(&mut condition) => Err(Error::Unknown(match quorum {
+                Some(quorum) => format!("while it waited, {}", missing(&quorum)),
+                None => "the ledger stopped while it waited".to_owned(),
+            })),
+        }
+    }
+
+    /// A change that a validator makes in its own name.
+    pub async fn approve(&self, operation: Operation) -> Result<Outcome, Error> {
+        let started = self.started().ok_or_else(no_ledger)?;
+        let transaction = self.signed(&started.reader, None, Vec::new(), vec![operation])?;
+        self.order(transaction).await
+    }
+
+    fn signed(
+        &self,
+        reader: &Reader,
+        user: Option<String>,
+        preconditions: Vec<Precondition>,
+        operations: Vec<Operation>,
+    ) -> Result<SignedTransaction, Error> {
+        let lifetime = reader.genesis().parameters.lifetime;
+        let height = reader.height().map_err(unreadable)?;
+        let body = Body {
+            ledger: reader.id(),
+            author: self.key.public(),
+            user,
+            nonce: unique_id(&*self.of.entropy),
+            expires: Height(height.0.saturating_add(WAIT_HEIGHTS.min(lifetime / 2).max(1))),
+            preconditions,
+            operations,
+        };
+        let signed = SignedTransaction::sign(body, &self.key);
+        signed.map_err(|e| LedgerError::Refused(Refusal::Malformed(e.to_string())).into())
+    }
+
+    /// Has all members agree on a ledger of theirs.
+    async fn found(&self, user: &str) -> Result<(), Error> {
+        let database = self.database.get().ok_or_else(no_ledger)?;
+        let members: BTreeSet<NodeId> = self.of.group.status().members.iter().map(|m| m.node).collect();
+        if members.len() < LEAST_NODES {
+            return Err(LedgerError::TooFewNodes { nodes: members.len() }.into());
+        }
+        let mut list = Vec::with_capacity(members.len());
+        for node in members {
+            let key = match node == self.of.node {
+                true => self.key.public(),
+                false => self.key_of(node).await?,
+            };
+            list.push(Validator { node, key, power: 1 });
+        }
+        let reading = self.of.clock.read().midpoint();
+        let genesis = Genesis {
+            name: format!("{:032x}", self.of.cluster),
+            created_ms: reading.0 / 1_000_000,
+            validators: Validators::new(list),
+            parameters: Parameters { administrators: vec![user.to_owned()], ..Parameters::default() },
+        };
+        origin::propose(database, &genesis).await
+    }
+
+    /// The key that another node says it signs with.
+    pub async fn key_of(&self, node: NodeId) -> Result<PublicKey, Error> {
+        let silent = |why: String| {
+            let why = format!("node {} was asked for its ledger key: {why}", node.0);
+            Error::Unavailable(Outage { why, unreachable: vec![node], since: None })
+        };
+        let answer = tokio::time::timeout(PATIENCE, self.network.key_of(node)).await;
+        let bytes = answer.map_err(|_| silent(format!("no answer in {PATIENCE:?}")))?.map_err(silent)?;
+        CodecReader::whole(&bytes, PublicKey::read).map_err(|e| silent(e.to_string()))
+    }
+
+    fn refused(&self, error: SubmitError) -> Error {
+        match error {
+            SubmitError::NoQuorum(quorum) => outage(&quorum),
+            SubmitError::Signature => LedgerError::Refused(Refusal::Denied(error.to_string())).into(),
+            SubmitError::Unknown | SubmitError::Stopped(_) => Error::Unknown(error.to_string()),
+            SubmitError::Unwelcome | SubmitError::Refused(_) | SubmitError::Expired(_) => {
+                Error::Unavailable(Outage::because(error.to_string()))
+            }
+        }
+    }
+
+    /// Stops it: nothing is said to others any more once this returns.
+    pub async fn stop(&self) {
+        if let Some(started) = self.started() {
+            started.handle.stop().await;
+        }
+    }
+
+    /// What checkpoints must know of it.
+    pub fn checkpointed(self: &Arc<Host>) -> Arc<dyn Checkpointed> {
+        Arc::new(Checkpoints(self.clone()))
+    }
+}
+
+#[async_trait]
+impl byzantine::Ledger for Host {
+    fn reader(&self) -> Option<Reader> {
+        self.started().map(|started| started.reader)
+    }
+
+    fn condition(&self) -> Option<watch::Receiver<Condition>> {
+        self.started().map(|started| started.handle.condition())
+    }
+
+    fn snapshot(&self) -> Result<Arc<dyn Snapshot>, Error> {
+        byzantine::snapshot_of(&self.of.state)
+    }
+
+    fn applied(&self) -> Timestamp {
+        byzantine::applied_in(&self.of.state)
+    }
+
+    async fn ensure(&self, user: &str) -> Result<(), Error> {
+        let patience = match self.started() {
+            Some(_) => PATIENCE,
+            None => {
+                if origin::agreed(&self.of.state).map_err(unreadable)?.is_none() {
+                    self.found(user).await?;
+                }
+                BEGINNING
+            }
+        };
+        let mut begun = self.has_begun.subscribe();
+        let waiting = async {
+            // `look_out` starts it.
+            let _ = begun.wait_for(|begun| *begun).await;
+            let Some(mut condition) = self.condition() else { return };
+            let _ = condition.wait_for(|condition| condition.quorum.missing() == 0).await;
+        };
+        let _ = tokio::time::timeout(patience, waiting).await;
+        let condition = self.condition().ok_or_else(no_ledger)?;
+        let condition = condition.borrow();
+        match condition.quorum.missing() {
+            0 => Ok(()),
+            _ => Err(outage(&condition.quorum)),
+        }
+    }
+
+    async fn submit(
+        &self,
+        user: &str,
+        preconditions: Vec<Precondition>,
+        operations: Vec<Operation>,
+    ) -> Result<Height, Error> {
+        let reader = self.reader().ok_or_else(no_ledger)?;
+        let transaction = self.signed(&reader, Some(user.to_owned()), preconditions, operations)?;
+        if transaction.size() > polity_bft::transaction::MAX_BYTES {
+            return Err(LedgerError::TooLarge { limit: polity_bft::transaction::MAX_BYTES }.into());
+        }
+        match self.order(transaction).await? {
+            Outcome::Applied => reader.height().map_err(unreadable),
+            Outcome::Refused(refusal) => Err(match refusal {
+                Refusal::Conflict(key) => Error::Conflict(Contested::Key(key)),
+                Refusal::TooOld => Error::Conflict(Contested::Forgotten),
+                Refusal::Missing(key) => Error::Missing(key),
+                Refusal::Exists(key) => Error::Exists(key),
+                other => LedgerError::Refused(other).into(),
+            }),
+        }
+    }
+}
+
+/// Returns once there was no quorum for a while, with what there was; or the validator has
+/// stopped.
+async fn given_up(condition: &mut watch::Receiver<Condition>) -> Option<Quorum> {
+    loop {
+        let lost = condition.wait_for(|c| c.quorum.missing() > 0 || c.stopped.is_some()).await;
+        let quorum = lost.ok().filter(|c| c.stopped.is_none()).map(|c| c.quorum.clone())?;
+        let back = condition.wait_for(|c| c.quorum.missing() == 0 || c.stopped.is_some());
+        if tokio::time::timeout(PATIENCE, back).await.is_err() {
+            return Some(quorum);
+        }
+    }
+}
+
+fn missing(quorum: &Quorum) -> String {
+    format!(
+        "validators with a power of {} of {} are heard, and deciding takes {}",
+        quorum.present, quorum.total, quorum.needed
+    )
+}
+
+fn outage(quorum: &Quorum) -> Error {
+    let unreachable = quorum.silent.iter().map(|silent| silent.node).collect();
+    Error::Unavailable(Outage { why: missing(quorum), unreachable, since: None })
+}
+
+fn no_ledger() -> Error {
+    Error::Unavailable(Outage::because("this node follows no ledger yet".to_owned()))
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Error {
+    let source: Box<dyn std::error::Error + Send + Sync> = error.to_string().into();
+    Error::Replica { class: polity_base::Class::Corrupt, source: source.into() }
+}
+
+struct Checkpoints(Arc<Host>);
+
+impl Checkpointed for Checkpoints {
+    fn group(&self) -> RangeId {
+        RangeId::LEDGER
+    }
+
+    fn logged_bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    fn made_durable(&self, mark: AppliedMark) {
+        if let Some(started) = self.0.started() {
+            started.durable.made_durable(mark);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The way of validators' messages, over the links: each is a request that is answered with
+//! nothing. Links vouch for who sent it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use polity_base::NodeId;
+use polity_bft::consensus::driver::Network;
+use polity_cluster::links::{Handler, Links, Refusal, Service, Traffic};
+use polity_raft::Group;
+use tokio::sync::Semaphore;
+
+use super::host::Host;
+
+/// So many messages are on their way at once; more are lost, as messages may be.
+const UNDER_WAY: usize = 4096;
+const LARGE_UNDER_WAY: usize = 256;
+/// What a request begins with: a message of a validator,
+const MESSAGE: u8 = 0;
+/// or the question for the key that a node signs with.
+const KEY: u8 = 1;
+
+/// The way to other nodes.
+pub(crate) struct LedgerLinks {
+    links: Links,
+    group: Group,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl LedgerLinks {
+    /// To the members of `group`.
+    pub fn new(links: Links, group: Group) -> LedgerLinks {
+        let (small, large) = (Arc::new(Semaphore::new(UNDER_WAY)), Arc::new(Semaphore::new(LARGE_UNDER_WAY)));
+        LedgerLinks { links, group, small, large }
+    }
+
+    /// The key that a node signs with, in its own words.
+    pub async fn key_of(&self, node: NodeId) -> Result<Bytes, String> {
+        let peer = self.group.peer(node).ok_or_else(|| "it does not belong to the cluster".to_owned())?;
+        let question = Bytes::from_static(&[KEY]);
+        let call = self.links.call(node, &peer.address, Service::LEDGER, Traffic::Control, question);
+        call.await.map_err(|e| e.to_string())
+    }
+}
+
+impl Network for LedgerLinks {
+    fn send(&self, to: NodeId, message: Bytes, bulk: bool) {
+        let (room, traffic) = match bulk {
+            true => (&self.large, Traffic::Bulk),
+            false => (&self.small, Traffic::Control),
+        };
+        let (Ok(room), Some(peer)) = (room.clone().try_acquire_owned(), self.group.peer(to)) else { return };
+        let links = self.links.clone();
+        tokio::spawn(async move {
+            let mut request = Vec::with_capacity(message.len() + 1);
+            request.push(MESSAGE);
+            request.extend_from_slice(&message);
+            // What is lost, validators say again.
+            let _ = links.call(to, &peer.address, Service::LEDGER, traffic, request.into()).await;
+            drop(room);
+        });
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        let own = self.links.node();
+        self.group.status().members.iter().map(|member| member.node).filter(|node| *node != own).collect()
+    }
+}
+
+/// Answers other nodes.
+pub(crate) struct LedgerAnswers(pub Arc<Host>);
+
+#[async_trait]
+impl Handler for LedgerAnswers {
+    async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, Refusal> {
+        match request.first() {
+            Some(&MESSAGE) => {
+                // Whoever has no ledger yet hears of it all again once it has.
+                self.0.receive(from, request.slice(1..)).await;
+                Ok(Bytes::new())
+            }
+            Some(&KEY) => Ok(self.0.public_key()),
+            _ => Err(Refusal::Malformed("neither a message of a validator nor a question".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a ledger needs to begin: this node's key, and the genesis that all agree on.
+//!
+//! Both are kept in the node's log, which is sealed: a key that was lost would be a
+//! validator that is lost, and one that was read would be a liar's. The genesis is also a
+//! row of the strong range, which is written once: that is how nodes agree on it.
+
+use bytes::Bytes;
+use polity_base::key::KeyBuilder;
+use polity_base::seams::Entropy;
+use polity_base::{IndexId, Key, Operation, RangeId, Span, Timestamp, Value};
+use polity_bft::genesis::Genesis;
+use polity_bft::signing::SecretKey;
+use polity_store::log::{Log, Record};
+use polity_store::state::State;
+use polity_txn::Database;
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+
+/// The log's group for what belongs to the node and to no range.
+const NODE: RangeId = RangeId(0);
+/// The names there of the seed of the node's key, and of the genesis.
+const SEED: &str = "ledger key";
+const GENESIS: &str = "ledger genesis";
+/// The strong range's index whose only row is the genesis.
+const ORIGIN: IndexId = IndexId(3);
+
+/// The key of that row.
+fn row() -> Key {
+    let mut key = KeyBuilder::new(ORIGIN);
+    // A bigint always has an order.
+    let _ = key.push(&Value::Int8(1));
+    key.finish()
+}
+
+async fn remember(log: &Log, name: &'static str, value: Bytes) -> Result<(), Error> {
+    let (done, durable) = oneshot::channel();
+    log.append(vec![Record::State { group: NODE, name: name.into(), value }], move |outcome| {
+        // Nobody waits any more if the node stops.
+        let _ = done.send(outcome);
+    });
+    durable.await.unwrap_or(Err(polity_store::Error::Closed))?;
+    Ok(())
+}
+
+/// The key that this node signs with. It is made at the first start, and is the same ever
+/// after.
+pub async fn key(log: &Log, entropy: &dyn Entropy) -> Result<SecretKey, Error> {
+    if let Some(kept) = log.state(NODE, SEED) {
+        let seed = kept.as_ref().try_into();
+        return seed.map(SecretKey::from_seed).map_err(|_| Error::file("log", "holds a ledger key that is none"));
+    }
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed);
+    remember(log, SEED, Bytes::copy_from_slice(&seed)).await?;
+    Ok(SecretKey::from_seed(seed))
+}
+
+/// The genesis that this node keeps, if it has learnt of one.
+pub fn kept(log: &Log) -> Result<Option<Genesis>, Error> {
+    let kept = log.state(NODE, GENESIS);
+    kept.map(|bytes| Genesis::decode(&bytes)).transpose().map_err(|e| Error::file("log", format!("ledger genesis: {e}")))
+}
+
+/// Keeps the genesis from now on.
+pub async fn keep(log: &Log, genesis: &Genesis) -> Result<(), Error> {
+    remember(log, GENESIS, genesis.encode().into()).await
+}
+
+/// The genesis that the cluster agreed on, as far as this node has it.
+pub fn agreed(state: &State) -> Result<Option<Genesis>, Error> {
+    let found = state.snapshot()?.get(&row(), Timestamp::MAX)?;
+    let genesis = found.map(|(bytes, _)| Genesis::decode(&bytes)).transpose();
+    genesis.map_err(|e| Error::Ledger(format!("what the ledger began with cannot be read: {e}")))
+}
+
+/// Has the cluster agree on a genesis, unless it has agreed on one already.
+pub async fn propose(database: &Database, genesis: &Genesis) -> Result<(), polity_txn::Error> {
+    let key = row();
+    let guard = Span { start: key.clone(), end: key.successor() };
+    let put = Operation::Put { key, value: genesis.encode().into() };
+    // If it was written before, that one stands.
+    database.write_unless_changed(guard, Timestamp::ZERO, vec![put]).await.map(drop)
+}
