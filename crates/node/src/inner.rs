@@ -48,7 +48,10 @@ impl Core {
                 let (stopping, stop) = watch::channel(false);
                 let mut tasks = JoinSet::new();
                 let (group, retention) = (foundation.group.clone(), config.limits.retention);
-                tasks.spawn(tasks::clear_dropped(engine.clone(), group, retention, stop));
+                tasks.spawn(tasks::clear_dropped(engine.clone(), group.clone(), retention, stop.clone()));
+                if foundation.ledger.is_some() {
+                    tasks.spawn(tasks::keep_ledger_in_step(engine.clone(), group, stop));
+                }
                 Ok(Core { foundation, engine, stopping, tasks })
             }
             Err(error) => {

@@ -20,6 +20,7 @@ use crate::config::{NodeConfig, Security};
 use crate::error::Error;
 use crate::eventual::EventualFigures;
 use crate::inner::{CLOSING, Core};
+use crate::ledger::{self, LedgerFigures};
 use crate::link_metrics::LinkFigures;
 use crate::load;
 use crate::metrics::Figures;
@@ -162,11 +163,14 @@ fn open_doors(config: &NodeConfig, core: &Core, sql: TcpListener, http: TcpListe
     if let Some(cluster) = &foundation.cluster {
         registry.register_collector(Box::new(LinkFigures(cluster.links.clone())));
     }
+    if let Some(host) = &foundation.ledger {
+        registry.register_collector(Box::new(LedgerFigures(host.clone())));
+    }
     let options =
         DoorOptions { tls: Some(tls), most_connections: config.limits.connections, login_timeout: LOGIN_TIMEOUT };
     let mut doors = JoinSet::new();
     doors.spawn(pg::serve(sql, core.engine.clone(), options, counted.clone(), core.stopping()));
-    let health = health(foundation.identity.node, config.region.clone(), group);
+    let health = health(foundation.identity.node, config.region.clone(), group, foundation.ledger.clone());
     doors.spawn(http::serve(http, Arc::new(Mutex::new(registry)), health, core.stopping()));
     if let Some(cluster) = &foundation.cluster {
         doors.spawn(load::tell(cluster.membership.clone(), counted, core.stopping()));
@@ -174,7 +178,7 @@ fn open_doors(config: &NodeConfig, core: &Core, sql: TcpListener, http: TcpListe
     Ok(doors)
 }
 
-fn health(node: NodeId, region: String, group: Group) -> Health {
+fn health(node: NodeId, region: String, group: Group, host: Option<Arc<ledger::Host>>) -> Health {
     Arc::new(move || {
         let status = group.status();
         if let Some(failure) = status.failure {
@@ -184,13 +188,17 @@ fn health(node: NodeId, region: String, group: Group) -> Health {
             return Err("no leader is known: only reads of the past are served".to_owned());
         };
         let role = if status.leads { "leader" } else { "follower" };
-        Ok(json!({
+        let mut facts = json!({
             "status": "serving",
             "node": node.0,
             "region": region,
             "role": role,
             "leader": leader.0,
             "applied": status.applied_index,
-        }))
+        });
+        if let Some(ledger) = host.as_deref().and_then(ledger::health) {
+            facts["ledger"] = ledger;
+        }
+        Ok(facts)
     })
 }

@@ -33,6 +33,9 @@ const COLLECT_AT_ONCE: usize = 20_000;
 /// How often storages are looked for that nobody can reach any more, at most.
 const CLEAR_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the ledger's tables are compared with the catalog's.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+
 /// Waits a while; false when the node stops meanwhile.
 async fn pause(span: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
@@ -109,6 +112,24 @@ pub async fn clear_dropped(engine: Arc<Engine>, group: Group, retention: Duratio
             Ok(cleared) => tracing::info!(storages = cleared.len(), "the space of dropped tables was given back"),
             // Found again next time: what is garbage is told by the rows alone.
             Err(error) => tracing::warn!(%error, "the space of dropped tables could not be given back"),
+        }
+    }
+}
+
+/// Brings the ledger's tables in step with the catalog's: whoever changed the catalog does
+/// so as well, unless it crashed in between. The leader does it, for all.
+pub async fn keep_ledger_in_step(engine: Arc<Engine>, group: Group, mut stop: watch::Receiver<bool>) {
+    while pause(COMPARE_EVERY, &mut stop).await {
+        if !group.status().leads {
+            continue;
+        }
+        let compared = tokio::select! {
+            compared = engine.ledger_in_step() => compared,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        if let Err(error) = compared {
+            // The next comparison finds what is left.
+            tracing::debug!(%error, "the ledger is not in step with the catalog");
         }
     }
 }

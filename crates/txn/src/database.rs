@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use polity_base::seams::{ClockSource, Seams, unique_id};
-use polity_base::{Batch, NodeId, Operation, Precondition, Span, Timestamp};
+use polity_base::{Batch, Key, NodeId, Operation, Precondition, Span, Timestamp};
 
 use crate::directory::Directory;
 use crate::error::{Contested, Error, WaitsFor};
@@ -165,6 +166,18 @@ impl Database {
         match committed(replica.commit(batch).await?) {
             Ok(_) => Ok(true),
             Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives `key` a value without reading, unless it has one. Whether it was written.
+    pub async fn write_if_absent(&self, key: Key, value: Bytes) -> Result<bool, Error> {
+        let absent = vec![Precondition::Absent(key.clone())];
+        let (_, replica) = self.inner.directory.of_key(&key);
+        let batch = self.inner.batch(absent, vec![Operation::Put { key: key.clone(), value }]);
+        match committed(replica.commit(batch).await?) {
+            Ok(_) => Ok(true),
+            Err(Error::Exists(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -12,7 +12,7 @@
 pub mod client;
 pub(crate) mod departure;
 pub mod disturb;
-mod ledger;
+pub(crate) mod ledger;
 pub mod protocol;
 pub(crate) mod server;
 

@@ -76,6 +76,17 @@ pub enum Request {
         /// Its power from then on; 0: it is no validator any more
         power: u64,
     },
+    /// Which tables does the ledger have?
+    LedgerTables,
+    /// Let a key act for a user of the ledger.
+    Register {
+        /// The user
+        user: String,
+        /// The key, encoded
+        key: Vec<u8>,
+        /// Whether validators may not sign for the user any more
+        exclusive: bool,
+    },
 }
 
 /// Where a node is.
@@ -195,19 +206,23 @@ pub enum Answer {
     Ledger(LedgerFacts),
     /// To [`Request::Prove`]: the bytes of a proof, as `docs/proofs.md` describes them.
     Proof(Vec<u8>),
+    /// To [`Request::LedgerTables`]: the storages of rows, and the ledger's records of their
+    /// tables, encoded.
+    Tables(Vec<(u32, Vec<u8>)>),
 }
 
 /// Where the ledger is, as one node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LedgerFacts {
-    /// The ledger's name, in hexadecimal digits
-    pub ledger: String,
+    /// The ledger's name: the hash of its genesis
+    pub ledger: [u8; 32],
     /// The bytes of the key that this node signs with
     pub key: Vec<u8>,
     /// The newest committed height
     pub height: u64,
-    /// The hash of the newest block's state, in hexadecimal digits
-    pub state_root: String,
+    /// The hash of the newest block's header, and of the state after it; none if there is
+    /// no block yet
+    pub newest: Option<([u8; 32], [u8; 32])>,
     /// Who decides from the next height on
     pub validators: Vec<ValidatorFacts>,
     /// Power of the validators that this node hears, itself included

@@ -13,6 +13,7 @@ use polity_raft::Peer;
 use polity_store::state::State;
 use polity_txn::Database;
 
+use super::ledger::Desk;
 use super::protocol::{Announcement, Answer, Digest, Local, NodeFacts, Request};
 use super::{departure, disturb};
 use crate::cluster::{Cluster, preference};
@@ -30,6 +31,7 @@ pub(crate) struct Server {
     pub eventual: Replica,
     pub schema: Arc<LocalCatalog>,
     pub departures: Arc<Departures>,
+    pub ledger: Option<Desk>,
 }
 
 #[async_trait]
@@ -56,10 +58,35 @@ impl Visited for Server {
                 Ok(regions) => Answer::Regions(regions),
                 Err(why) => Answer::Later(why),
             },
-            (Holder::Client(_), Request::Disturbances) => Answer::Disturbances(self.cluster.disturbances()),
-            _ => Answer::Refused(format!("{from} may not ask that")),
+            (Holder::Client(_), Request::Disturbances) => {
+                let mut all = self.cluster.disturbances();
+                all.extend(self.ledger.as_ref().and_then(Desk::disturbance));
+                Answer::Disturbances(all)
+            }
+            (Holder::Client(_), request) => match &self.ledger {
+                Some(desk) => about_ledger(desk, from, request).await,
+                None => may_not(from),
+            },
+            _ => may_not(from),
         };
         encode(&answer)
+    }
+}
+
+fn may_not(from: &Name) -> Answer {
+    Answer::Refused(format!("{from} may not ask that"))
+}
+
+async fn about_ledger(desk: &Desk, from: &Name, request: Request) -> Answer {
+    match request {
+        Request::LedgerGenesis => desk.genesis(),
+        Request::LedgerStatus => desk.status().await,
+        Request::Prove { keys, height } => desk.prove(keys, height).await,
+        Request::LedgerTables => desk.tables().await,
+        Request::Register { user, key, exclusive } => desk.register(user, &key, exclusive).await,
+        Request::Order(transaction) => desk.order(&transaction).await,
+        Request::Approve { node, key, power } => desk.approve(node, key, power).await,
+        _ => may_not(from),
     }
 }
 
@@ -253,7 +280,14 @@ impl Server {
             Local::With(peers, weather) => {
                 self.cluster.disturb(&peers, weather).map(|()| self.cluster.disturbances().join(", "))
             }
-            Local::Heal => Ok(format!("{} disturbances ended", self.cluster.heal())),
+            Local::Heal => {
+                let lies = self.ledger.as_ref().map_or(0, Desk::heal);
+                Ok(format!("{} disturbances ended", self.cluster.heal() + lies))
+            }
+            Local::Lie(how) => match &self.ledger {
+                Some(desk) => desk.lie(how),
+                None => Err("the node takes part in no ledger".to_owned()),
+            },
             Local::Pause(span) => disturb::pause(span).map(|()| format!("stands still for {span:?}")),
             Local::Kill => disturb::kill().map(|()| "killed".to_owned()),
         };

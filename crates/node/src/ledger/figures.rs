@@ -29,7 +29,11 @@ impl Collector for LedgerFigures {
         let (count, bytes) = self.0.waiting().unwrap_or_default();
         for (name, help, value) in [
             ("ledger_height", "The newest committed height of the ledger", condition.committed.0),
-            ("ledger_round", "The round of the next height; 0 if it is not worked on", condition.round.unwrap_or(0).into()),
+            (
+                "ledger_round",
+                "The round of the next height; 0 if it is not worked on",
+                condition.round.unwrap_or(0).into(),
+            ),
             ("ledger_power_total", "The power of all validators", condition.quorum.total),
             ("ledger_power_needed", "The least power that decides", condition.quorum.needed),
             ("ledger_power_present", "The power of the validators that this node hears", condition.quorum.present),

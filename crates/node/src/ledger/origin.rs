@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use polity_base::key::KeyBuilder;
 use polity_base::seams::Entropy;
-use polity_base::{IndexId, Key, Operation, RangeId, Span, Timestamp, Value};
+use polity_base::{IndexId, Key, RangeId, Timestamp, Value};
 use polity_bft::genesis::Genesis;
 use polity_bft::signing::SecretKey;
 use polity_store::log::{Log, Record};
@@ -59,7 +59,9 @@ pub async fn key(log: &Log, entropy: &dyn Entropy) -> Result<SecretKey, Error> {
 /// The genesis that this node keeps, if it has learnt of one.
 pub fn kept(log: &Log) -> Result<Option<Genesis>, Error> {
     let kept = log.state(NODE, GENESIS);
-    kept.map(|bytes| Genesis::decode(&bytes)).transpose().map_err(|e| Error::file("log", format!("ledger genesis: {e}")))
+    kept.map(|bytes| Genesis::decode(&bytes))
+        .transpose()
+        .map_err(|e| Error::file("log", format!("ledger genesis: {e}")))
 }
 
 /// Keeps the genesis from now on.
@@ -76,9 +78,6 @@ pub fn agreed(state: &State) -> Result<Option<Genesis>, Error> {
 
 /// Has the cluster agree on a genesis, unless it has agreed on one already.
 pub async fn propose(database: &Database, genesis: &Genesis) -> Result<(), polity_txn::Error> {
-    let key = row();
-    let guard = Span { start: key.clone(), end: key.successor() };
-    let put = Operation::Put { key, value: genesis.encode().into() };
     // If it was written before, that one stands.
-    database.write_unless_changed(guard, Timestamp::ZERO, vec![put]).await.map(drop)
+    database.write_if_absent(row(), genesis.encode().into()).await.map(drop)
 }
