@@ -25,13 +25,15 @@ fn report(arguments: &[&str]) -> (Value, Option<i32>) {
 fn what_is_promised_is_found_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = Node::start(folder.path());
-    let (report, code) = report(&["--json", "--seconds", "6", "--clients", "6", &node.url]);
-    assert_eq!(report["verdict"], "clean", "{report:#}");
-    assert_eq!(code, Some(0));
-    let workloads = report["workloads"].as_array().expect("a list");
-    assert_eq!(workloads.len(), 6);
-    for workload in workloads {
-        assert!(workload["ok"].as_u64() > Some(10), "{workload:#}");
+    for (which, count) in [("all", 7), ("eventual", 2)] {
+        let (report, code) = report(&["--json", "--seconds", "6", "--clients", "6", "--workload", which, &node.url]);
+        assert_eq!(report["verdict"], "clean", "{report:#}");
+        assert_eq!(code, Some(0));
+        let workloads = report["workloads"].as_array().expect("a list");
+        assert_eq!(workloads.len(), count);
+        for workload in workloads {
+            assert!(workload["ok"].as_u64() > Some(10), "{workload:#}");
+        }
     }
 }
 
