@@ -22,8 +22,8 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is logged unless told otherwise: openraft reports each of its steps as news.
-const USUAL_LOG: &str = "info,openraft=warn";
+/// What is logged unless told otherwise: openraft and Malachite report each of their steps as news.
+const USUAL_LOG: &str = "info,openraft=warn,arc_malachitebft=warn";
 
 /// A distributed SQL database in which every table names its guarantee.
 #[derive(Parser)]

@@ -102,7 +102,7 @@ async fn a_hot_balance_is_added_to_by_all_and_never_overdrawn() {
     // A client's own transaction that read what was changed since is told so.
     let (one, other) = (&all[1], &all[2]);
     one.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(answer(one, &format!("SELECT balance FROM accounts WHERE id = 2")).await, format!("({done})"));
+    assert_eq!(answer(one, "SELECT balance FROM accounts WHERE id = 2").await, format!("({done})"));
     assert_eq!(answer(other, "UPDATE accounts SET balance = 77 WHERE id = 2").await, "ok 1");
     assert_eq!(answer(one, "UPDATE accounts SET balance = 5 WHERE id = 1").await, "ok 1");
     assert_eq!(answer(one, "COMMIT").await, "40001");
@@ -166,7 +166,7 @@ async fn a_killed_node_catches_up_and_two_lost_ones_stop_it() {
     cluster.restart(4);
     let back = vec![cluster.node(4).connect().await];
     agree(&back, "SELECT balance FROM accounts WHERE id = 0", "(20)").await;
-    assert_eq!(answer(&back[0], deposit).await, "ok 1");
+    go_on(&back[0], deposit).await;
 
     // A power of three of five cannot decide; each says so, with the numbers.
     cluster.kill(4);
@@ -193,10 +193,7 @@ async fn a_killed_node_catches_up_and_two_lost_ones_stop_it() {
     assert_eq!(known, "(t)", "what is there can be read");
 
     cluster.restart(3);
-    let begun = Instant::now();
-    while answer(&all[0], deposit).await != "ok 1" {
-        assert!(begun.elapsed() < SECONDS, "it does not go on");
-    }
+    go_on(&all[0], deposit).await;
     cluster.restart(4);
     let all = clients(&cluster).await;
     let balance = answer(&all[0], "SELECT balance FROM accounts WHERE id = 0").await;
@@ -240,6 +237,55 @@ async fn a_row_is_proved_to_whoever_has_genesis() {
             assert!(!holds && !said.is_empty(), "{name}, byte {place}: {said}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authors_sign_for_themselves_and_validators_come_and_go() {
+    let (cluster, all) = bank().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key").display().to_string();
+    cluster.admin(&["ledger", "key", "new", "--out", &key]).unwrap();
+    let submit = ["ledger", "submit", "--key", &key];
+    let insert = [&submit[..], &["insert", "accounts", "id=1", "owner=ada", "balance=10"]].concat();
+    let stranger = cluster.admin(&insert).unwrap_err();
+    assert!(stranger.contains("not registered"), "{stranger}");
+    cluster.admin(&["ledger", "key", "register", "ada", "--key", &key]).unwrap();
+    cluster.admin(&insert).unwrap();
+    cluster.admin(&[&submit[..], &["update", "accounts", "1", "--add", "balance=-4"]].concat()).unwrap();
+    agree(&all, "SELECT owner, balance FROM accounts", "(ada,6)").await;
+    let overdrawn = cluster.admin(&[&submit[..], &["update", "accounts", "1", "--add", "balance=-7"]].concat());
+    assert!(overdrawn.unwrap_err().contains("accounts_balance_check"));
+    let mistyped = cluster.admin(&[&submit[..], &["update", "accounts", "1", "--set", "balance=much"]].concat());
+    assert!(mistyped.is_err());
+
+    // Whoever signs alone is not spoken for by nodes any more.
+    let own = folder.path().join("own").display().to_string();
+    cluster.admin(&["ledger", "key", "new", "--out", &own]).unwrap();
+    assert_eq!(answer(&all[3], "UPDATE accounts SET balance = balance + 1 WHERE id = 1").await, "ok 1");
+    cluster.admin(&["ledger", "key", "register", "polity", "--key", &own, "--exclusive"]).unwrap();
+    assert_eq!(answer(&all[3], "UPDATE accounts SET balance = balance + 1 WHERE id = 1").await, "42501");
+    cluster.admin(&["ledger", "submit", "--key", &own, "update", "accounts", "1", "--set", "balance=70"]).unwrap();
+    agree(&all, "SELECT balance FROM accounts", "(70)").await;
+
+    let deciding = "SELECT node, power FROM polity.validators WHERE until_height IS NULL ORDER BY node";
+    let grown = cluster.admin(&["ledger", "validator", "power", "2", "3"]).unwrap();
+    println!("{grown}");
+    agree(&all, deciding, "(1,1) (2,3) (3,1) (4,1) (5,1)").await;
+    cluster.admin(&["ledger", "validator", "power", "2", "1"]).unwrap();
+    cluster.admin(&["ledger", "validator", "remove", "5"]).unwrap();
+    agree(&all, deciding, "(1,1) (2,1) (3,1) (4,1)").await;
+    cluster.admin(&["ledger", "submit", "--key", &own, "update", "accounts", "1", "--add", "balance=1"]).unwrap();
+    agree(&all, "SELECT balance FROM accounts", "(71)").await;
+    let status = cluster.admin(&["ledger", "status"]).unwrap();
+    assert!(status.contains("follows"), "{status}");
+
+    // What was proved holds across those changes.
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    cluster.admin(&["ledger", "genesis", "--out", &file("genesis")]).unwrap();
+    cluster.admin(&["proof", "get", "accounts", "1", "--out", &file("proof")]).unwrap();
+    let said = cluster.admin(&["proof", "verify", &file("proof"), "--trust", &file("genesis")]).unwrap();
+    assert!(said.contains("changed 3 times") && said.contains("71"), "{said}");
+    same_blocks(&all).await;
 }
 
 /// Ways of lying whose evidence stays.
@@ -308,6 +354,18 @@ async fn whatever_one_node_does_the_others_agree_and_name_it() {
     assert!((acknowledged..=acknowledged + unknown).contains(&balance), "{balance}, acknowledged {acknowledged}");
     agree(&all, "SELECT balance FROM accounts WHERE id = 0", &sum).await;
     same_blocks(&all).await;
+}
+
+/// Waits until a statement is done: a node that just started, or has just lost others, has
+/// to hear them first.
+async fn go_on(client: &Client, sql: &str) {
+    let begun = Instant::now();
+    loop {
+        match answer(client, sql).await.as_str() {
+            "ok 1" => return,
+            said => assert!(begun.elapsed() < SECONDS, "{said}"),
+        }
+    }
 }
 
 /// All that nodes know of blocks is the same: hashes name the whole of a block, its state
