@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use polity_base::NodeId;
+use polity_base::{IndexId, NodeId};
+use polity_bft::ledger::records;
 use polity_node::admin::{Answer, Client, Digest, Disturbance, EventualDigest, NodeFacts, Request, disturb};
 
 /// How the cluster is reached: `polity demo --json` prints these.
@@ -83,6 +84,38 @@ impl Admin {
             });
         }
         Ok(told.join("\n"))
+    }
+
+    /// Asks every node the same.
+    pub async fn ask_all(&self, request: &Request) -> Result<Vec<(NodeId, Result<Answer, String>)>, Failure> {
+        self.ask_where(request, |_| true).await
+    }
+
+    /// Asks these nodes the same, one after the other.
+    pub async fn ask_where(
+        &self,
+        request: &Request,
+        wanted: impl Fn(NodeId) -> bool,
+    ) -> Result<Vec<(NodeId, Result<Answer, String>)>, Failure> {
+        let mut answers = Vec::new();
+        for node in self.nodes().await?.into_iter().filter(|node| wanted(node.node)) {
+            let answer = self.client.ask_one(&node.address, request).await.map(|(_, answer)| answer);
+            answers.push((node.node, answer));
+        }
+        Ok(answers)
+    }
+
+    /// The tables of the ledger, as a node says.
+    pub async fn ledger_tables(&self) -> Result<Vec<(IndexId, records::Table)>, Failure> {
+        match self.ask(&Request::LedgerTables).await? {
+            Answer::Tables(tables) => {
+                let table = |(storage, bytes): (u32, Vec<u8>)| Ok((IndexId(storage), records::Table::decode(&bytes)?));
+                let tables: Result<_, polity_bft::codec::DecodeError> = tables.into_iter().map(table).collect();
+                Ok(tables.map_err(|e| format!("the node's tables cannot be read: {e}"))?)
+            }
+            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
+            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+        }
     }
 
     /// What every node holds at one time, in one number; by node.

@@ -66,7 +66,19 @@ enum What {
         /// The node's number
         number: u64,
     },
-    /// End all disturbances of messages
+    /// Let a node lie to the other validators of the ledger, or let it stop to
+    Lie {
+        /// The node's number
+        number: u64,
+        /// In which way: equivocator, double_voter, silent, withholder, wrong_root, forger,
+        /// replayer, stale_certificate, amnesiac, split_payload, flooder, lying_snapshot
+        #[arg(long, value_name = "KIND", required_unless_present = "stop")]
+        how: Option<String>,
+        /// Let it be honest again
+        #[arg(long, conflicts_with = "how")]
+        stop: bool,
+    },
+    /// End all disturbances of messages, lies too
     Heal,
     /// Show the disturbances there are
     Show,
@@ -81,6 +93,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         What::Loss { one, other, share } => Disturbance::Between(one, other, Weather::Loss(share)),
         What::Pause { number, span } => Disturbance::Pause(NodeId(number), span),
         What::Kill { number } => Disturbance::Kill(NodeId(number)),
+        What::Lie { number, how, stop: _ } => Disturbance::Lie(NodeId(number), how),
         What::Heal => Disturbance::Heal,
         What::Show => return show(&arguments.admin),
     };

@@ -6,7 +6,9 @@ mod check;
 mod demo;
 mod description;
 mod fault;
+mod ledger;
 mod nodes;
+mod proof;
 mod shell;
 mod start;
 mod stop;
@@ -20,8 +22,8 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is logged unless told otherwise: openraft reports each of its steps as news.
-const USUAL_LOG: &str = "info,openraft=warn";
+/// What is logged unless told otherwise: openraft and Malachite report each of their steps as news.
+const USUAL_LOG: &str = "info,openraft=warn,arc_malachitebft=warn";
 
 /// A distributed SQL database in which every table names its guarantee.
 #[derive(Parser)]
@@ -50,6 +52,10 @@ enum Command {
     Cert(cert::Arguments),
     /// Disturb a cluster on purpose, for a drill
     Fault(fault::Arguments),
+    /// Show and change the ledger of the byzantine tables
+    Ledger(ledger::Arguments),
+    /// Fetch and check proofs of rows of byzantine tables
+    Proof(proof::Arguments),
     /// Verify what a running cluster promises, from outside
     Check(check::Arguments),
     /// Talk SQL to a node
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         Command::Node(node) => nodes::run(node),
         Command::Cert(cert) => cert::run(cert),
         Command::Fault(fault) => fault::run(fault),
+        Command::Ledger(ledger) => ledger::run(ledger),
+        Command::Proof(proof) => proof::run(proof),
         Command::Check(check) => return check::run(check),
         Command::Sql(sql) => shell::run(sql),
     };

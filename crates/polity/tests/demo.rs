@@ -115,6 +115,15 @@ async fn the_demo_shows_a_partition_and_leaves_nothing_behind() {
     let compared = Command::new(program).args(["node", "compare"]).args(&admin).output().expect("it runs");
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
 
+    // Somebody lies to the others, and is named.
+    fault(&["lie", "5", "--how", "equivocator"]);
+    let begun = Instant::now();
+    while answer(&asia, "SELECT DISTINCT node FROM polity.evidence").await != "(5)" {
+        let said = answer(&europe, "UPDATE settlements SET cents = cents + 1 WHERE party = 'bank'").await;
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said}: the liar is not named");
+    }
+    fault(&["lie", "5", "--stop"]);
+
     let data = of("europe", "data");
     let folder = std::path::Path::new(&data).parent().expect("the demo's folder");
     assert!(folder.exists());

@@ -160,6 +160,19 @@ impl Desk {
         }
     }
 
+    /// What is left to do about a node that was removed; nothing if it is no validator.
+    pub fn left_of(&self, node: NodeId) -> String {
+        match self.host.is_validator(node) {
+            Ok(true) => format!(
+                "; it is still a validator of the ledger, whose power counts though it is gone: polity ledger \
+                 validator remove {}",
+                node.0
+            ),
+            Ok(false) => String::new(),
+            Err(error) => format!("; whether it is a validator of the ledger is not known: {error}"),
+        }
+    }
+
     /// Lets the node lie in this way, or lets it stop to.
     pub fn lie(&self, how: Option<String>) -> Result<String, String> {
         let adversary = match &how {

@@ -220,13 +220,16 @@ impl Server {
             return Answer::Later(error.to_string());
         }
         match self.cluster.group.remove(node).await {
-            Ok(()) => Answer::Done(match self.departures.settle().await {
-                Ok(()) => format!("node {} was removed", node.0),
-                Err(why) => format!(
-                    "node {} was removed; its shares of counters are given out once every member has answered: {why}",
-                    node.0
-                ),
-            }),
+            Ok(()) => {
+                let shares = match self.departures.settle().await {
+                    Ok(()) => String::new(),
+                    Err(why) => {
+                        format!("; its shares of counters are given out once every member has answered: {why}")
+                    }
+                };
+                let power = self.ledger.as_ref().map(|desk| desk.left_of(node)).unwrap_or_default();
+                Answer::Done(format!("node {} was removed{shares}{power}", node.0))
+            }
             Err(error) => Answer::Later(error.to_string()),
         }
     }

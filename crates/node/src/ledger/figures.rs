@@ -47,6 +47,11 @@ impl Collector for LedgerFigures {
             "ledger_silent_power",
             "Power of a validator that this node does not hear",
             condition.quorum.silent.iter().map(|silent| (silent.node, silent.power as f64)),
+        )?;
+        encoder.gauges(
+            "ledger_misbehaviour",
+            "How often a node was seen to send what no honest validator sends, since this one started",
+            self.0.misbehaviour().into_iter().map(|(node, (count, _))| (node, count as f64)),
         )
     }
 }
@@ -56,10 +61,13 @@ pub(crate) fn health(host: &Host) -> Option<Value> {
     let condition = host.condition()?;
     let condition = condition.borrow();
     let quorum = &condition.quorum;
+    let misbehaves = host.misbehaviour().into_iter();
+    let misbehaves = misbehaves.map(|(node, (count, last))| json!({ "node": node.0, "count": count, "last": last }));
     Some(json!({
         "height": condition.committed.0,
         "power": { "present": quorum.present, "needed": quorum.needed, "total": quorum.total },
         "silent": quorum.silent.iter().map(|silent| silent.node.0).collect::<Vec<_>>(),
+        "misbehave": misbehaves.collect::<Vec<_>>(),
         "decides": quorum.missing() == 0 && condition.stopped.is_none(),
         "stopped": condition.stopped.as_ref().map(ToString::to_string),
     }))

@@ -1,6 +1,6 @@
 //! The ledger of this node: there is none until somebody makes a byzantine table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use polity_base::seams::{ClockSource, Entropy, unique_id};
-use polity_base::{NodeId, RangeId, Timestamp};
+use polity_base::{Guarantee, NodeId, RangeId, Timestamp};
 use polity_bft::adversary::Adversary;
 use polity_bft::codec::Reader as CodecReader;
 use polity_bft::consensus::driver::{self, Condition, Handle, Parts, SubmitError};
@@ -41,7 +41,7 @@ const LEAST_NODES: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A ledger that was just made may take so long until its validators hear each other.
 const BEGINNING: Duration = Duration::from_secs(15);
-/// How often it is looked whether the cluster has agreed on a ledger.
+/// How often it is looked, at most, whether the cluster has agreed on a ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// For how many heights a transaction may wait to be ordered, of those the ledger allows.
 const WAIT_HEIGHTS: u64 = 512;
@@ -74,8 +74,9 @@ pub(crate) struct Host {
     started: RwLock<Option<Started>>,
     /// Turns true with the start
     has_begun: watch::Sender<bool>,
-    /// The bytes of transactions that came through here, for checkpoints
+    /// The bytes that came through here, most of which are logged: for checkpoints
     bytes: AtomicU64,
+    misbehaviour: told::Misbehaviour,
 }
 
 #[derive(Clone)]
@@ -100,6 +101,7 @@ impl Host {
             started: RwLock::default(),
             has_begun: watch::Sender::new(false),
             bytes: AtomicU64::new(0),
+            misbehaviour: told::Misbehaviour::default(),
         });
         if let Some(genesis) = origin::kept(&host.of.log)? {
             host.begin(genesis).await?;
@@ -116,15 +118,25 @@ impl Host {
     /// Starts the ledger once the cluster has agreed on one, until `stop` turns true.
     pub async fn look_out(self: Arc<Host>, mut stop: watch::Receiver<bool>) {
         let mut complained = false;
-        while self.started().is_none() {
+        let mut commits = self.of.state.observe_commits(Guarantee::Strong);
+        loop {
+            commits.mark_unchanged();
+            match self.adopt().await {
+                Err(error) if !std::mem::replace(&mut complained, true) => {
+                    tracing::error!(%error, "the ledger does not start");
+                }
+                _ => {}
+            }
+            if self.started().is_some() {
+                return;
+            }
+            let next = async {
+                tokio::time::sleep(LOOK_EVERY).await;
+                commits.changed().await
+            };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Err(error) = self.adopt().await
-                && !std::mem::replace(&mut complained, true)
-            {
-                tracing::error!(%error, "the ledger does not start");
+                changed = next => if changed.is_err() { return },
             }
         }
     }
@@ -164,7 +176,7 @@ impl Host {
         };
         let handle = driver::start(parts, driver::Options::default()).map_err(|e| NodeError::Ledger(e.to_string()))?;
         if let Some(receiver) = handle.told() {
-            tokio::spawn(told::write_down(receiver));
+            tokio::spawn(told::write_down(receiver, self.misbehaviour.clone()));
         }
         tracing::info!(ledger = %reader.id(), "the ledger of the byzantine tables runs");
         *self.started.write() = Some(Started { handle, reader, durable });
@@ -179,8 +191,22 @@ impl Host {
     /// Takes in a message of another node.
     pub async fn receive(&self, from: NodeId, message: Bytes) {
         if let Some(started) = self.started() {
+            self.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
             started.handle.receive(from, message).await;
         }
+    }
+
+    /// How often other nodes were seen to send what they must not, and what it was last.
+    pub fn misbehaviour(&self) -> BTreeMap<NodeId, (u64, &'static str)> {
+        self.misbehaviour.all()
+    }
+
+    /// Whether a node decides about the next height, as far as this one knows.
+    pub fn is_validator(&self, node: NodeId) -> Result<bool, Error> {
+        let Some(started) = self.started() else { return Ok(false) };
+        let next = started.reader.height().map_err(unreadable)?.next();
+        let sets = started.reader.validators().map_err(unreadable)?;
+        Ok(sets.range(..=next).next_back().is_some_and(|(_, validators)| validators.get(node).is_some()))
     }
 
     /// How many transactions wait here to be ordered, and their bytes.
@@ -287,8 +313,15 @@ impl Host {
         match error {
             SubmitError::NoQuorum(quorum) => outage(&quorum),
             SubmitError::Signature => LedgerError::Refused(Refusal::Denied(error.to_string())).into(),
-            SubmitError::Unknown | SubmitError::Stopped(_) => Error::Unknown(error.to_string()),
-            SubmitError::Unwelcome | SubmitError::Refused(_) | SubmitError::Expired(_) => {
+            SubmitError::Unknown => Error::Unknown(error.to_string()),
+            SubmitError::Unwelcome if matches!(self.is_validator(self.of.node), Ok(false)) => {
+                let why = format!(
+                    "node {} is no validator of the ledger, so others do not take its word for who its users are",
+                    self.of.node.0
+                );
+                Error::Unavailable(Outage::because(why))
+            }
+            SubmitError::Unwelcome | SubmitError::Refused(_) | SubmitError::Expired(_) | SubmitError::Stopped(_) => {
                 Error::Unavailable(Outage::because(error.to_string()))
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! What must go on whatever is cut off is eventual: carts, and the stock, of which each
 //! node sells the share that it holds. What must be right or refused is strong: orders and
-//! payments.
+//! payments. What the shop owes to others is byzantine: each of them can have a proof of it.
 
 use std::fmt::Write;
 
@@ -57,6 +57,18 @@ CREATE TABLE payments (
     paid timestamptz NOT NULL DEFAULT now()
 ) WITH (guarantee = 'strong');
 ";
+
+/// What the shop and its partners keep together, of whom none trusts the others.
+const SETTLEMENTS: &str = "\
+CREATE TABLE settlements (
+    party text PRIMARY KEY,
+    cents bigint NOT NULL CHECK (cents >= 0),
+    note varchar(40)
+) WITH (guarantee = 'byzantine');
+";
+const PARTIES: &str = "\
+INSERT INTO settlements VALUES ('shop', 5000000, 'sells'), ('carrier', 0, 'delivers'), ('tea garden', 0, 'supplies'),
+    ('bank', 0, 'collects')";
 
 /// The regions customers live in, with their share in ten.
 const REGIONS: [(&str, u64); 3] = [("asia", 4), ("europe", 4), ("america", 2)];
@@ -220,6 +232,13 @@ pub async fn load(client: &Client) -> Result<(), tokio_postgres::Error> {
         client.batch_execute("BEGIN").await?;
         copy(client, eventual).await?;
         client.batch_execute("COMMIT").await?;
+    }
+    let there = "SELECT 1 FROM information_schema.tables WHERE table_schema = 'public' AND table_name = 'settlements'";
+    if client.query_opt(there, &[]).await?.is_none() {
+        client.batch_execute(SETTLEMENTS).await?;
+    }
+    if client.query_opt("SELECT 1 FROM settlements LIMIT 1", &[]).await?.is_none() {
+        client.batch_execute(PARTIES).await?;
     }
     Ok(())
 }

@@ -61,7 +61,18 @@ A short tour, in another terminal:
       psql \"{asia}\" -c \"SELECT * FROM carts WHERE customer = 7\" -c \"SELECT * FROM polity.conflicts\"
       psql \"{america}\" -c \"SELECT stock FROM products WHERE id = 100\"
       polity node compare
- 6. Kill the leader; another takes over, and nothing acknowledged is lost.
+ 6. What the shop owes to others is a byzantine table: each party can have a proof of its
+    row, and check it with nobody's help.
+      psql \"{europe}\" -c \"UPDATE settlements SET cents = cents + 250 WHERE party = 'carrier'\"
+      polity ledger genesis --out genesis
+      polity proof get settlements carrier --out proof && polity proof verify proof --trust genesis
+    Let node 5 lie: it tells one half of the others one thing, the other half another. The
+    ledger goes on, and names it.
+      polity fault lie 5 --how equivocator
+      for i in $(seq 25); do psql \"{asia}\" -c \"UPDATE settlements SET cents = cents + 1 WHERE party = 'bank'\"; done
+      psql \"{europe}\" -c \"SELECT * FROM polity.evidence\"
+      polity fault lie 5 --stop
+ 7. Kill the leader; another takes over, and nothing acknowledged is lost.
       polity fault kill 1
       psql \"{america}\" -c \"INSERT INTO orders (customer, region) VALUES (3, 'america') RETURNING id\"
 

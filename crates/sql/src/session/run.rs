@@ -176,8 +176,10 @@ impl Session {
         let read_only = read_only || freshness != Freshness::Latest;
         let options =
             TransactionOptions { isolation, read_only, freshness, lock_timeout: self.settings.fast.lock_timeout };
+        let mut txn = self.engine.database().begin(options).await?;
+        txn.speak_for(&self.user);
         Ok(Active {
-            txn: self.engine.database().begin(options).await?,
+            txn,
             catalog: Arc::default(),
             changed_catalog: false,
             explicit,

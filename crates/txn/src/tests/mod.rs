@@ -1,6 +1,7 @@
 //! Tests of the whole: transactions on replicas.
 
 mod behaviour;
+mod byzantine;
 mod contention;
 mod eventual;
 mod history;

@@ -70,18 +70,8 @@ impl Transaction {
         let changes = std::mem::take(&mut self.changes).into_iter();
         let operations = changes.map(|(key, change)| LedgerOperation::Row { key, change }).collect();
         let conditions = std::mem::take(&mut self.conditions).into_iter();
-        let mut preconditions: Vec<LedgerPrecondition> = conditions
-            .filter(|condition| condition_guarantee(condition) == Guarantee::Byzantine)
-            .map(|condition| match condition {
-                Precondition::Unchanged { span, .. } => LedgerPrecondition::Unchanged(span, ordered.height),
-                Precondition::Absent(key) => LedgerPrecondition::Absent(key),
-                Precondition::Present(key) => LedgerPrecondition::Present(key),
-            })
-            .collect();
-        if let Some(reads) = &ordered.view.reads {
-            let unchanged = |part: Part<'_>| LedgerPrecondition::Unchanged(part.to_span(), ordered.height);
-            reads.with(|set| preconditions.extend(set.parts().map(unchanged)));
-        }
+        let mut preconditions = ordered.unchanged();
+        preconditions.extend(conditions.filter_map(ordered_condition));
         ledger.submit(&self.user, preconditions, operations).await?;
         Ok(ledger.applied())
     }
@@ -106,4 +96,15 @@ fn condition_guarantee(condition: &Precondition) -> Guarantee {
         Precondition::Unchanged { span, .. } => &span.start,
         Precondition::Absent(key) | Precondition::Present(key) => key,
     })
+}
+
+/// A condition as the ledger checks it; none if it is about keys of others. (What must be
+/// unchanged there was noted as read.)
+fn ordered_condition(condition: Precondition) -> Option<LedgerPrecondition> {
+    let ordered = condition_guarantee(&condition) == Guarantee::Byzantine;
+    match condition {
+        Precondition::Absent(key) if ordered => Some(LedgerPrecondition::Absent(key)),
+        Precondition::Present(key) if ordered => Some(LedgerPrecondition::Present(key)),
+        _ => None,
+    }
 }

@@ -20,10 +20,15 @@
 //!   that the locking statement worked on, so that a lost lock cannot lose an
 //!   update.
 //!
-//! Both see everything that was acknowledged before their snapshot was taken,
-//! from any session, and a commit returns when its effect can be seen.
+//! Byzantine tables are serializable under either: what is read of them is a condition
+//! of the commit, which the ledger checks. Under READ COMMITTED each statement sees the
+//! newest state that this node has applied, as of strong tables.
+//!
+//! Of strong tables, both see everything that was acknowledged before their snapshot was
+//! taken, from any session. A commit returns when its effect can be seen.
 
 mod commit;
+mod ordered;
 mod statement;
 
 use std::collections::HashMap;
@@ -33,16 +38,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use polity_base::{Guarantee, Key, Precondition, RowChange, Span, Timestamp};
 
+use ordered::Ordered;
 pub use statement::{Reach, StatementMark};
 
-use crate::byzantine::bft::types::Height;
 use crate::database::{Inner, Isolation, TransactionOptions};
 use crate::error::Error;
 use crate::locks::{Holds, LockMode, TransactionId, Wait};
 use crate::overlay::{Overlay, Slot, UndoMark};
 use crate::reads::{ReadSet, Recorder};
 use crate::replica::Snapshot;
-use crate::view::{LedgerView, Local, View};
+use crate::view::{Local, View};
 
 /// A transaction in progress. Dropping it rolls it back.
 pub struct Transaction {
@@ -58,7 +63,7 @@ pub struct Transaction {
     reach: Reach,
     /// What the eventual tables show
     local: Option<Result<Local, Error>>,
-    /// What the byzantine tables show: the same for all its statements
+    /// What the byzantine tables show
     ledger: Option<Ordered>,
     overlay: Overlay,
     /// Changes of rows of eventual tables, in order; the overlay shows what they make
@@ -75,14 +80,6 @@ pub struct Transaction {
     reads: Reads,
     locked: LockedKeys,
     statement: u64,
-}
-
-/// What a transaction knows of the ledger. It is serializable there, whatever it is
-/// elsewhere: all that it reads is a condition of its commit.
-struct Ordered {
-    view: LedgerView,
-    /// All blocks up to here show in the view, and perhaps the next ones
-    height: Height,
 }
 
 /// What a serializable transaction has read.
@@ -226,9 +223,9 @@ impl Transaction {
         user.clone_into(&mut self.user);
     }
 
-    /// Changes a row of an eventual or byzantine table: `shown` is what this transaction's own reads
-    /// are to see of it from now on. What [`Transaction::put`] and its like say of other
-    /// keys of such tables (entries of indexes) is seen by this transaction alone.
+    /// Changes a row of an eventual or byzantine table: `shown` is what this transaction's
+    /// own reads are to see of it from now on. What [`Transaction::put`] and its like say
+    /// of other keys of such tables (entries of indexes) is seen by this transaction alone.
     pub fn change(&mut self, key: Key, change: RowChange, shown: Option<Bytes>) -> Result<(), Error> {
         if Guarantee::of_key(&key) == Guarantee::Strong {
             return Err(Error::Misuse("a change of a row that is replicated as bytes"));
@@ -281,14 +278,17 @@ impl Transaction {
     /// present snapshot: what a READ COMMITTED transaction says about a read on
     /// which its correctness rests.
     pub fn expect_unchanged(&mut self, span: Span) {
-        if Guarantee::of_key(&span.start) != Guarantee::Eventual {
-            self.conditions.push(Precondition::Unchanged { span, since: self.read_at });
+        match (Guarantee::of_key(&span.start), &self.ledger) {
+            (Guarantee::Strong, _) => self.conditions.push(Precondition::Unchanged { span, since: self.read_at }),
+            (Guarantee::Byzantine, Some(ledger)) => ledger.note(span),
+            _ => {}
         }
     }
 
-    /// Locks `key` until the transaction ends; a key of a byzantine table is not locked but
-    /// noted as read, so that the commit fails if somebody wrote it. Savepoints do not give locks back
-    /// (PostgreSQL's do): a key that was fought over once is likely needed again.
+    /// Locks `key` until the transaction ends. Savepoints do not give locks back
+    /// (PostgreSQL's do): a key that was fought over once is likely needed again. A key of
+    /// a byzantine table is not locked but noted as read, so that the commit fails if
+    /// somebody wrote it meanwhile.
     ///
     /// Fails with [`Error::Deadlock`] when waiting would never end.
     pub async fn lock(&mut self, key: &Key, mode: LockMode, wait: Wait) -> Result<Locked, Error> {
@@ -297,9 +297,7 @@ impl Transaction {
         }
         if Guarantee::of_key(key) == Guarantee::Byzantine {
             let Some(ledger) = &self.ledger else { return Err(Error::Misuse("a lock where there is no ledger")) };
-            if let Some(reads) = &ledger.view.reads {
-                reads.point(key);
-            }
+            ledger.note(key.point());
             let read_at = ledger.view.local.at;
             return Ok(Locked { newest: read_at, read_at });
         }

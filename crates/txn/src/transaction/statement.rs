@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use polity_base::Timestamp;
 
-use super::{LockedKeys, Ordered, Reads, Savepoint, Transaction};
-use crate::byzantine;
+use super::{LockedKeys, Reads, Savepoint, Transaction};
 use crate::database::Isolation;
 use crate::error::{Contested, Error};
 use crate::freshness::Freshness;
 use crate::reads::{Part, ReadSet, Recorder};
 use crate::replica::{Change, Replica, Snapshot};
-use crate::view::{LedgerView, Local};
+use crate::view::Local;
 
 /// Where a statement began, to start it over.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +63,7 @@ impl Transaction {
         {
             self.look_around()?;
         }
-        if self.ledger.is_none() {
-            self.look_into_ledger()?;
-        }
+        self.look_into_ledger()?;
         self.record();
         Ok(StatementMark { statement: self.statement, savepoint: self.savepoint() })
     }
@@ -83,6 +80,7 @@ impl Transaction {
         self.rollback_to(&mark.savepoint);
         self.reads.passed.clear();
         self.reads.current = None;
+        self.look_into_ledger_again()?;
         self.move_to(now)
     }
 
@@ -157,25 +155,6 @@ impl Transaction {
             Ok(()) => Ok(Local { snapshot: eventual.snapshot()?, at }),
             Err(error) => Err(error.into()),
         });
-        Ok(())
-    }
-
-    /// Takes the state of the byzantine tables as this node has applied it; or as it was,
-    /// for a transaction that reads the past.
-    fn look_into_ledger(&mut self) -> Result<(), Error> {
-        let Some(ledger) = self.database.directory.ledger() else { return Ok(()) };
-        let Some(reader) = ledger.reader() else { return Ok(()) };
-        // In this order: what the snapshot shows beyond the height may cost a needless
-        // conflict, and never a lost one.
-        let height = reader.height().map_err(byzantine::unreadable)?;
-        let snapshot = ledger.snapshot()?;
-        let at = match self.options.freshness {
-            Freshness::AsOf(at) => at,
-            _ => Timestamp::MAX,
-        };
-        let at = at.min(ledger.applied());
-        let reads = (!self.options.read_only).then(|| Arc::new(Recorder::new(at)));
-        self.ledger = Some(Ordered { view: LedgerView { local: Local { snapshot, at }, reads }, height });
         Ok(())
     }
 
