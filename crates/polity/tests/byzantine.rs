@@ -73,7 +73,10 @@ async fn all_nodes_write_and_hold_the_same() {
     for client in &all {
         assert_eq!(answer(client, "SELECT count(*) FROM accounts WHERE NOT closed").await, "(5)");
     }
-    assert_eq!(answer(&all[0], "SELECT count(*) FROM pg_class WHERE 'guarantee=byzantine' = ANY (reloptions)").await, "(2)");
+    assert_eq!(
+        answer(&all[0], "SELECT count(*) FROM pg_class WHERE 'guarantee=byzantine' = ANY (reloptions)").await,
+        "(2)"
+    );
     assert_eq!(answer(&all[4], "DROP TABLE transfers").await, "ok 0");
     assert_eq!(answer(&all[4], "DELETE FROM accounts WHERE id = 2").await, "ok 1");
     same_blocks(&all).await;

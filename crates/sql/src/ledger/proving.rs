@@ -17,16 +17,22 @@ pub async fn row_key(engine: &Engine, table: &str, key: &[String]) -> Result<Key
     let missing = || Error::new(Condition::UndefinedTable, format!("relation \"{table}\" does not exist"));
     let table = catalog.table(table).ok_or_else(missing)?;
     if table.guarantee != Guarantee::Byzantine {
-        return Err(Error::new(Condition::WrongObjectType, format!("table \"{}\" is {}", table.name, table.guarantee.name()))
-            .detail("Rows of byzantine tables can be proved.")
-            .table(&table.name));
+        return Err(Error::new(
+            Condition::WrongObjectType,
+            format!("table \"{}\" is {}", table.name, table.guarantee.name()),
+        )
+        .detail("Rows of byzantine tables can be proved.")
+        .table(&table.name));
     }
     if key.len() != table.primary.columns.len() {
         let names: Vec<&str> =
             table.primary.columns.iter().filter_map(|id| table.column_by_id(*id)).map(|c| c.name.as_str()).collect();
-        return Err(Error::new(Condition::InvalidParameterValue, format!("the key of \"{}\" is ({})", table.name, names.join(", ")))
-            .hint("Give as many values.")
-            .table(&table.name));
+        return Err(Error::new(
+            Condition::InvalidParameterValue,
+            format!("the key of \"{}\" is ({})", table.name, names.join(", ")),
+        )
+        .hint("Give as many values.")
+        .table(&table.name));
     }
     let mut built = KeyBuilder::new(table.primary.storage);
     for (id, text) in table.primary.columns.iter().zip(key) {
