@@ -191,7 +191,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
     (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
@@ -297,7 +298,8 @@ async fn submit(admin: &Admin, key: &SecretKey, change: &RowCommand) -> Outcome 
 type Tables = [(polity_base::IndexId, records::Table)];
 
 fn row_change(tables: &Tables, command: &RowCommand) -> Result<(Key, RowChange), Failure> {
-    let (RowCommand::Insert { table, .. } | RowCommand::Update { table, .. } | RowCommand::Delete { table, .. }) = command;
+    let (RowCommand::Insert { table, .. } | RowCommand::Update { table, .. } | RowCommand::Delete { table, .. }) =
+        command;
     let found = tables.iter().find(|(_, known)| known.definition.name == *table).map(|(_, table)| table);
     let key = |row: &[String]| proving::row_key(tables, table, row).map(|(_, key)| key).map_err(|e| said(&e));
     let known = || found.ok_or_else(|| format!("the ledger has no table \"{table}\""));
