@@ -251,7 +251,7 @@ async fn authors_sign_for_themselves_and_validators_come_and_go() {
     let submit = ["ledger", "submit", "--key", &key];
     let insert = [&submit[..], &["insert", "accounts", "id=1", "owner=ada", "balance=10"]].concat();
     let stranger = cluster.admin(&insert).unwrap_err();
-    assert!(stranger.contains("not registered"), "{stranger}");
+    assert!(stranger.contains("from this author"), "{stranger}");
     cluster.admin(&["ledger", "key", "register", "ada", "--key", &key]).unwrap();
     cluster.admin(&insert).unwrap();
     cluster.admin(&[&submit[..], &["update", "accounts", "1", "--add", "balance=-4"]].concat()).unwrap();
@@ -335,7 +335,7 @@ async fn whatever_one_node_does_the_others_agree_and_name_it() {
         cluster.admin(&["fault", "lie", "5", "--how", kind]).unwrap();
         let begun = Instant::now();
         // Long enough to be the proposer several times.
-        while done.load(Ordering::Relaxed) < before + 200 {
+        while done.load(Ordering::Relaxed) < before + 40 {
             assert!(begun.elapsed() < Duration::from_secs(60), "{kind}: no progress");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -351,10 +351,18 @@ async fn whatever_one_node_does_the_others_agree_and_name_it() {
     for writer in writers {
         unknown += writer.await.unwrap();
     }
-    let sum = answer(&all[0], "SELECT balance FROM accounts WHERE id = 0").await;
-    let balance: i64 = sum.trim_matches(['(', ')']).parse().unwrap();
+    // A node shows what it has applied: the last block of all may be on its way.
     let acknowledged = done.load(Ordering::Relaxed);
-    assert!((acknowledged..=acknowledged + unknown).contains(&balance), "{balance}, acknowledged {acknowledged}");
+    let begun = Instant::now();
+    let (sum, balance) = loop {
+        let sum = answer(&all[0], "SELECT balance FROM accounts WHERE id = 0").await;
+        let balance: i64 = sum.trim_matches(['(', ')']).parse().unwrap();
+        if balance >= acknowledged {
+            break (sum, balance);
+        }
+        assert!(begun.elapsed() < SECONDS, "{balance}, acknowledged {acknowledged}");
+    };
+    assert!(balance <= acknowledged + unknown, "{balance}, acknowledged {acknowledged}, unknown {unknown}");
     agree(&all, "SELECT balance FROM accounts WHERE id = 0", &sum).await;
     same_blocks(&all).await;
 }

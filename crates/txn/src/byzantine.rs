@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use polity_base::{Class, Guarantee, Timestamp};
+use polity_base::{Class, Guarantee, NodeId, Timestamp};
 use polity_store::state::State;
 use tokio::sync::watch;
 
@@ -65,6 +65,17 @@ pub enum LedgerError {
     },
     /// The validators refuse it.
     Refused(Refusal),
+    /// Validators with too little power are heard.
+    NoQuorum {
+        /// The power of those that are heard, this node's included
+        present: u64,
+        /// The least power that decides
+        needed: u64,
+        /// The power of all
+        total: u64,
+        /// Who is not heard
+        silent: Vec<NodeId>,
+    },
     /// It is too large.
     TooLarge {
         /// How large it may be, in bytes
@@ -78,6 +89,7 @@ impl LedgerError {
         match self {
             LedgerError::TooFewNodes { .. } => Class::Input,
             LedgerError::Refused(refusal) => refusal.class(),
+            LedgerError::NoQuorum { .. } => Class::Unavailable,
             LedgerError::TooLarge { .. } => Class::Resource,
         }
     }
@@ -88,6 +100,9 @@ impl fmt::Display for LedgerError {
         match self {
             LedgerError::TooFewNodes { nodes } => write!(f, "a ledger needs four nodes, and there are {nodes}"),
             LedgerError::Refused(refusal) => write!(f, "the ledger refuses it: {refusal}"),
+            LedgerError::NoQuorum { present, needed, total, .. } => {
+                write!(f, "validators with a power of {present} of {total} are heard, and deciding takes {needed}")
+            }
             LedgerError::TooLarge { limit } => write!(f, "it is larger than {limit} bytes"),
         }
     }

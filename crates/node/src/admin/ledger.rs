@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use polity_base::{Key, NodeId};
+use polity_base::{Class, Key, NodeId};
 use polity_bft::adversary;
 use polity_bft::codec::Reader as CodecReader;
 use polity_bft::ledger::{Error as LedgerError, Outcome, Refusal};
@@ -111,8 +111,12 @@ impl Desk {
         let operation = Operation::Register { user: user.clone(), key, exclusive };
         match self.host.submit(&user, Vec::new(), vec![operation]).await {
             Ok(_) => Answer::Done(format!("the key acts for \"{user}\"")),
-            Err(error @ Error::Ledger(_)) => Answer::Refused(error.to_string()),
-            Err(error) => Answer::Later(error.to_string()),
+            // Whoever sends it again does no harm: it is ordered once.
+            Err(error) if matches!(error.class(), Class::Unavailable | Class::Conflict) => {
+                Answer::Later(error.to_string())
+            }
+            Err(error @ Error::Unknown(_)) => Answer::Later(error.to_string()),
+            Err(error) => Answer::Refused(error.to_string()),
         }
     }
 
@@ -155,8 +159,12 @@ impl Desk {
         match outcome {
             Ok(Outcome::Applied) => Answer::Done("applied".to_owned()),
             Ok(Outcome::Refused(refusal)) => Answer::Refused(said(&refusal)),
-            Err(error @ Error::Ledger(_)) => Answer::Refused(error.to_string()),
-            Err(error) => Answer::Later(error.to_string()),
+            // Whoever sends it again does no harm: it is ordered once.
+            Err(error) if matches!(error.class(), Class::Unavailable | Class::Conflict) => {
+                Answer::Later(error.to_string())
+            }
+            Err(error @ Error::Unknown(_)) => Answer::Later(error.to_string()),
+            Err(error) => Answer::Refused(error.to_string()),
         }
     }
 

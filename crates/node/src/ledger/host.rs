@@ -429,8 +429,9 @@ fn missing(quorum: &Quorum) -> String {
 }
 
 fn outage(quorum: &Quorum) -> Error {
-    let unreachable = quorum.silent.iter().map(|silent| silent.node).collect();
-    Error::Unavailable(Outage { why: missing(quorum), unreachable, since: None })
+    let silent = quorum.silent.iter().map(|silent| silent.node).collect();
+    let Quorum { present, needed, total, .. } = *quorum;
+    LedgerError::NoQuorum { present, needed, total, silent }.into()
 }
 
 fn no_ledger() -> Error {

@@ -2,44 +2,41 @@
 //! was proved to what people read.
 
 use polity_base::key::KeyBuilder;
-use polity_base::{Guarantee, Key, Type, Value};
+use polity_base::{ColumnId, IndexId, Key, Type, Value};
 use polity_txn::byzantine::bft::ledger::records;
 
 use super::definition::types;
 use crate::error::{Condition, Error, Result};
 use crate::expr::text::write;
 use crate::expr::{Local, cast};
-use crate::session::Engine;
 
-/// The key of a row of a byzantine table, by the values of its primary key as text.
-pub async fn row_key(engine: &Engine, table: &str, key: &[String]) -> Result<Key> {
-    let catalog = engine.current_catalog().await?;
-    let missing = || Error::new(Condition::UndefinedTable, format!("relation \"{table}\" does not exist"));
-    let table = catalog.table(table).ok_or_else(missing)?;
-    if table.guarantee != Guarantee::Byzantine {
-        return Err(Error::new(
-            Condition::WrongObjectType,
-            format!("table \"{}\" is {}", table.name, table.guarantee.name()),
-        )
-        .detail("Rows of byzantine tables can be proved.")
-        .table(&table.name));
-    }
-    if key.len() != table.primary.columns.len() {
+/// The key of a row, by the name of its table and the values of its primary key as text;
+/// and the table's storage.
+pub fn row_key(tables: &[(IndexId, records::Table)], table: &str, key: &[String]) -> Result<(IndexId, Key)> {
+    let missing = || {
+        let names: Vec<&str> = tables.iter().map(|(_, table)| table.definition.name.as_str()).collect();
+        Error::new(Condition::UndefinedTable, format!("the ledger has no table \"{table}\""))
+            .detail(format!("It has: {}.", names.join(", ")))
+    };
+    let (storage, table) = tables.iter().find(|(_, known)| known.definition.name == table).ok_or_else(missing)?;
+    let definition = &table.definition;
+    if key.len() != definition.key.len() {
         let names: Vec<&str> =
-            table.primary.columns.iter().filter_map(|id| table.column_by_id(*id)).map(|c| c.name.as_str()).collect();
-        return Err(Error::new(
-            Condition::InvalidParameterValue,
-            format!("the key of \"{}\" is ({})", table.name, names.join(", ")),
-        )
-        .hint("Give as many values.")
-        .table(&table.name));
+            definition.key.iter().filter_map(|id| definition.column(*id)).map(|c| c.name.as_str()).collect();
+        let message = format!("the key of \"{}\" is ({})", definition.name, names.join(", "));
+        return Err(Error::new(Condition::InvalidParameterValue, message).hint("Give as many values."));
     }
-    let mut built = KeyBuilder::new(table.primary.storage);
-    for (id, text) in table.primary.columns.iter().zip(key) {
-        let column = table.column_by_id(*id).ok_or_else(|| Error::internal("a key without its column"))?;
-        built.push(&value(text, &column.r#type)?).map_err(Error::internal)?;
+    let mut built = KeyBuilder::new(*storage);
+    for (id, text) in definition.key.iter().zip(key) {
+        built.push(&value(text, &type_of(table, *id))?).map_err(Error::internal)?;
     }
-    Ok(built.finish())
+    Ok((*storage, built.finish()))
+}
+
+/// The type of a column; text, if the ledger was told of none.
+pub fn type_of(table: &records::Table, column: ColumnId) -> Type {
+    let types = types(&table.definition);
+    types.into_iter().find(|(id, _)| *id == column).map_or(Type::Text, |(_, r#type)| r#type)
 }
 
 /// A value of a type, as text.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use polity_base::{Guarantee, Key, TableId};
+use polity_base::{Guarantee, Key, NodeId, TableId};
 use polity_txn::byzantine::LedgerError;
 use polity_txn::byzantine::bft::ledger::records;
 use polity_txn::byzantine::bft::ledger::{Refusal, rules::Definition};
@@ -153,11 +153,27 @@ pub(super) fn of_ledger(error: &LedgerError) -> Error {
                 .detail("A ledger needs four nodes at least: of three, one that lies could make the others disagree.")
                 .hint("Add nodes with polity start --join; or keep the table strong, which crashes cannot harm.")
         }
+        LedgerError::NoQuorum { present, needed, total, silent } => no_quorum(*present, *needed, *total, silent),
         LedgerError::TooLarge { limit } => Error::new(Condition::ProgramLimitExceeded, "the transaction is too large")
             .detail(format!("A transaction may change up to {limit} bytes of byzantine tables."))
             .hint("Split it into smaller transactions."),
         LedgerError::Refused(refusal) => of_refusal(refusal),
     }
+}
+
+fn no_quorum(present: u64, needed: u64, total: u64, silent: &[NodeId]) -> Error {
+    let names: Vec<String> = silent.iter().map(|NodeId(node)| node.to_string()).collect();
+    let silent = if names.is_empty() { String::new() } else { format!(" Not heard: node {}.", names.join(", ")) };
+    Error::new(Condition::NoQuorum, "too few validators are heard for the ledger to decide")
+        .detail(format!(
+            "Validators with a power of {present} of {total} are heard from here, and deciding takes {needed}: {} are \
+             missing.{silent} Nothing was changed.",
+            needed.saturating_sub(present)
+        ))
+        .hint(
+            "What this node has applied can be read. Writing goes on by itself once enough power is heard: start the \
+             silent nodes, or heal the network; polity ledger status shows who hears whom.",
+        )
 }
 
 fn of_refusal(refusal: &Refusal) -> Error {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,12 +53,13 @@ impl Network for Ways {
     }
 }
 
-struct WallClock;
+/// A clock that advances by a millisecond each time it is read.
+#[derive(Default)]
+struct StepClock(AtomicU64);
 
-impl ClockSource for WallClock {
+impl ClockSource for StepClock {
     fn read(&self) -> ClockReading {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let at = Timestamp(since.as_nanos() as u64);
+        let at = Timestamp((1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed)) * 1_000_000);
         ClockReading { earliest: at, latest: at }
     }
 }
@@ -151,7 +151,7 @@ async fn nodes() -> Vec<Database> {
             log,
             group: RangeId(4),
             network: Arc::new(Ways { own: node, nodes: nodes.clone() }),
-            clock: Arc::new(WallClock),
+            clock: Arc::new(StepClock::default()),
         };
         let handle = driver::start(parts, driver::Options::default()).unwrap();
         nodes.lock().insert(node, handle.clone());
