@@ -86,7 +86,6 @@ fn planted_bugs_are_caught() {
         "SkipUniqueCheck",
         "ApplyHalfABatch",
         "SkipLeaderConfirmation",
-        "IndexWithoutLock",
         "SpendWithoutShare",
         "ForgetRemovals",
     ];

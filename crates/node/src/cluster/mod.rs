@@ -150,7 +150,7 @@ impl Cluster {
         };
         let candidate = |m: &MemberStatus| Candidate {
             votes: m.votes,
-            is_current: m.matched_index.is_some_and(|at| at + NEARLY >= status.last_index),
+            is_current: m.matched_index.is_some_and(|at| at > 0 && at + NEARLY >= status.last_index),
             is_reachable: is_reachable(m.node),
             draining: m.peer.draining,
             region: m.peer.region.clone(),

@@ -16,7 +16,6 @@
 //! | [`versions_grow`] | Bernstein & Goodman 1983, section 4: versions in the order of their timestamps |
 //! | [`leases_are_disjoint`] | Gray & Cheriton 1989, section 2; Ongaro 2014 (thesis), section 6.4.1 |
 //! | [`directory_covers`] | Chang et al. 2006 (Bigtable), section 5: tablets partition the rows |
-//!
 //! | [`strong_convergence`] | Shapiro et al. 2011, definition 2.3 |
 //! | [`escrow_bound`] | O'Neil 1986; Balegas et al. 2015, section 4 |
 //! | [`no_resurrection`] | Shapiro et al. 2011, section 3; Yu & Rostad 2020 |
