@@ -193,7 +193,7 @@ fn hex(bytes: &[u8]) -> String {
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> =
         text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    (digits.len().is_multiple_of(2)).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 async fn genesis(admin: &Admin) -> Result<(Vec<u8>, Genesis), Failure> {
@@ -209,7 +209,7 @@ async fn genesis(admin: &Admin) -> Result<(Vec<u8>, Genesis), Failure> {
 
 async fn facts(admin: &Admin) -> Result<LedgerFacts, Failure> {
     match admin.ask(&Request::LedgerStatus).await? {
-        Answer::Ledger(facts) => Ok(facts),
+        Answer::Ledger(facts) => Ok(*facts),
         Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
         other => Err(format!("the node answered something else than was asked: {other:?}").into()),
     }

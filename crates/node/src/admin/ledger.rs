@@ -64,7 +64,7 @@ impl Desk {
             power: validator.power,
             heard: heard(validator.node),
         });
-        Answer::Ledger(LedgerFacts {
+        Answer::Ledger(Box::new(LedgerFacts {
             ledger: reader.id().0,
             key: self.host.public_key().into(),
             height: height.0,
@@ -74,7 +74,7 @@ impl Desk {
             needed: condition.quorum.needed,
             lies,
             stopped: condition.stopped.map(|fatal| fatal.to_string()),
-        })
+        }))
     }
 
     /// A proof of what keys have.

@@ -203,7 +203,7 @@ pub enum Answer {
     /// To [`Request::LedgerGenesis`]: its bytes.
     Genesis(Vec<u8>),
     /// To [`Request::LedgerStatus`]
-    Ledger(LedgerFacts),
+    Ledger(Box<LedgerFacts>),
     /// To [`Request::Prove`]: the bytes of a proof, as `docs/proofs.md` describes them.
     Proof(Vec<u8>),
     /// To [`Request::LedgerTables`]: the storages of rows, and the ledger's records of their
