@@ -324,7 +324,9 @@ async fn what_is_added_unseen_never_conflicts_and_what_is_locked_does() {
     for one in some {
         one.await.unwrap().unwrap();
     }
-    caught_up(&nodes[0], &nodes[2]).await;
+    for node in &nodes {
+        caught_up(node, &nodes[0]).await;
+    }
     let mut locker = begin(&nodes[0]).await;
     assert!(!locker.lock(&key(1), LockMode::Exclusive, Wait::Block).await.unwrap().is_newer());
     assert_eq!(balance(&locker.view().untracked(), 1), Some(30));
