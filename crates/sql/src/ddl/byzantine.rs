@@ -8,7 +8,7 @@
 
 use datafusion::sql::sqlparser::ast::{AlterColumnOperation, AlterTableOperation};
 use polity_base::key::Direction;
-use polity_base::{ColumnId, Guarantee};
+use polity_base::{ColumnId, Guarantee, Span};
 
 use super::draft::{Draft, new_index};
 use crate::catalog::{Catalog, Column, Merge, Table, name};
@@ -16,6 +16,9 @@ use crate::error::{Condition, Error, Result};
 use crate::ledger::definition::{index_for, kind};
 use crate::ledger::{definition, step};
 use crate::session::Context;
+
+/// So many rows are fetched at once to count them.
+const COUNTED_AT_ONCE: usize = 4096;
 
 /// Gives a new table the guarantee, or says why it cannot have it. The ledger is made if
 /// there is none yet.
@@ -165,6 +168,32 @@ pub fn may_become(catalog: &Catalog, before: Option<&Table>, table: &Table) -> R
         return Err(stays(table, "rules that its rows were not written by"));
     }
     Ok(())
+}
+
+/// Refuses an index over more rows than validators go through for one transaction: the
+/// ledger would refuse it when the catalog has it already.
+pub(super) fn may_index(ctx: &Context<'_>, table: &Table) -> Result<()> {
+    let reader = ctx.engine.database().directory().ledger().and_then(|ledger| ledger.reader());
+    let Some(reader) = reader else { return Ok(()) };
+    let most = reader.genesis().parameters.most_rows;
+    let mut rows = ctx.txn.view().untracked().scan(Span::of_index(table.primary.storage), Direction::Ascending)?;
+    let mut count = 0;
+    loop {
+        let chunk = rows.next_chunk(COUNTED_AT_ONCE)?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        count += chunk.len() as u64;
+        if count > most {
+            return Err(Error::new(
+                Condition::ProgramLimitExceeded,
+                format!("byzantine table \"{}\" has too many rows for a new index", table.name),
+            )
+            .detail(format!("Validators go through {most} rows for one transaction, and it has more."))
+            .hint("Create a table with the index, and write the rows over.")
+            .table(&table.name));
+        }
+    }
 }
 
 /// Refuses `what`, which would make of rules what rows were not written by.

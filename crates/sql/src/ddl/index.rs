@@ -56,6 +56,9 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateIndex) -> Re
             break (table, index);
         }
     };
+    if table.guarantee == Guarantee::Byzantine {
+        super::byzantine::may_index(ctx, &table)?;
+    }
     if table.guarantee != Guarantee::Strong {
         // Every replica builds it from its own rows, every validator when the ledger orders it.
         let storage = table.guarantee.storage(index.storage.0);
