@@ -78,10 +78,16 @@ impl Guarantee {
 }
 
 impl RangeId {
+    /// No range: what belongs to the node, in its log.
+    pub const NODE: RangeId = RangeId(0);
+    /// The catalog and all strong tables.
+    pub const STRONG: RangeId = RangeId(1);
     /// All eventual tables, of which every node holds a replica.
     pub const EVENTUAL: RangeId = RangeId(2);
     /// The range of all byzantine tables.
     pub const LEDGER: RangeId = RangeId(3);
+    /// No range: what this node's validator of the ledger has said, in its log.
+    pub const VALIDATOR: RangeId = RangeId(4);
 
     /// The guarantee its keys are kept under.
     pub fn guarantee(self) -> Guarantee {
@@ -91,6 +97,18 @@ impl RangeId {
             _ => Guarantee::Strong,
         }
     }
+}
+
+/// What the cluster knows of itself, in strong storages that no table has.
+impl IndexId {
+    /// The catalog.
+    pub const CATALOG: IndexId = IndexId(1);
+    /// The nodes that were removed.
+    pub const REMOVED_NODES: IndexId = IndexId(2);
+    /// Where leaders are to stand.
+    pub const PREFERENCE: IndexId = IndexId(3);
+    /// What the ledger began with.
+    pub const GENESIS: IndexId = IndexId(4);
 }
 
 impl IndexId {

@@ -36,10 +36,6 @@ use crate::eventual::{self, Answers, Departures, LocalCatalog, PeerLinks, Remova
 use crate::identity::Identity;
 use crate::{ledger, tasks};
 
-/// The range that holds every key: the catalog and all tables.
-const EVERYTHING: RangeId = RangeId(1);
-/// The index whose rows are the catalog.
-const CATALOG: IndexId = IndexId(1);
 /// The folder in the data folder where development mode keeps the master key,
 const DEVELOPMENT: &str = "dev";
 /// and its file there.
@@ -116,10 +112,11 @@ impl Foundation {
             options.network = Arc::new(RaftLinks::new(links.clone()));
         }
         options.packing.max_bytes = options.packing.max_bytes.max(limits.transaction_bytes);
-        let group = Group::start(EVERYTHING, identity.node, log.clone(), state.clone(), clock.clone(), options).await?;
+        let group =
+            Group::start(RangeId::STRONG, identity.node, log.clone(), state.clone(), clock.clone(), options).await?;
 
         let replica = Arc::new(polity_txn::StrongReplica::new(group.clone(), state.clone()));
-        let directory = Directory::of_one(EVERYTHING, replica);
+        let directory = Directory::of_one(RangeId::STRONG, replica);
         let schema = Database::open(directory.clone(), &seams, polity_txn::Options::default());
         let schema = Arc::new(LocalCatalog::new(schema, limits.retention));
         let removal = Removal::open(&log);
@@ -314,7 +311,7 @@ impl Foundation {
 
     /// Whether this node has no catalog yet.
     pub fn is_new(&self) -> Result<bool, Error> {
-        let rows = polity_base::key::KeyBuilder::new(CATALOG).finish().prefix_span();
+        let rows = polity_base::key::KeyBuilder::new(IndexId::CATALOG).finish().prefix_span();
         Ok(self.state.snapshot()?.scan(&rows, Timestamp::MAX)?.next()?.is_none())
     }
 

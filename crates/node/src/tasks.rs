@@ -14,9 +14,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// The log's group for what belongs to the node and to no range.
-const NODE: RangeId = RangeId(0);
-/// The name of the clock's mark there.
+/// The name of the clock's mark in the log, of group [`RangeId::NODE`].
 const CLOCK: &str = "clock";
 /// How far ahead of the clock its mark stands,
 const AHEAD: Duration = Duration::from_secs(4);
@@ -46,7 +44,7 @@ async fn pause(span: Duration, stop: &mut watch::Receiver<bool>) -> bool {
 
 /// The mark below which the clock may have given out times in an earlier run.
 pub fn clock_mark(log: &Log) -> Result<Timestamp, Error> {
-    let Some(bytes) = log.state(NODE, CLOCK) else { return Ok(Timestamp::ZERO) };
+    let Some(bytes) = log.state(RangeId::NODE, CLOCK) else { return Ok(Timestamp::ZERO) };
     let bytes = <[u8; 8]>::try_from(&bytes[..]);
     let bytes = bytes.map_err(|_| Error::file("log", "holds a clock mark that is not a number"))?;
     Ok(Timestamp(u64::from_le_bytes(bytes)))
@@ -59,7 +57,7 @@ pub async fn mark_clock(log: &Log, clock: &HybridClock) -> Result<(), Error> {
     let given = clock.now().0.saturating_add(ROOM.as_nanos() as u64);
     let mark = clock.reading().midpoint().0.saturating_add(AHEAD.as_nanos() as u64).max(given);
     let value = mark.to_le_bytes().to_vec().into();
-    Ok(log.append_wait(vec![Record::State { group: NODE, name: CLOCK.into(), value }]).await?)
+    Ok(log.append_wait(vec![Record::State { group: RangeId::NODE, name: CLOCK.into(), value }]).await?)
 }
 
 /// Keeps the mark ahead of the clock: a time that was given out is not given out

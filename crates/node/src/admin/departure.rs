@@ -14,12 +14,9 @@ use polity_store::state::State;
 
 use crate::wire::{decode, encode};
 
-/// The index whose rows are the numbers of nodes that were removed.
-const REMOVED: IndexId = IndexId(2);
-
 /// The key of a removed node's row.
 pub(crate) fn key(node: NodeId) -> Key {
-    let mut key = KeyBuilder::new(REMOVED);
+    let mut key = KeyBuilder::new(IndexId::REMOVED_NODES);
     // A bigint always has an order.
     let _ = key.push(&Value::Int8(i64::try_from(node.0).unwrap_or(i64::MAX)));
     key.finish()
@@ -33,7 +30,7 @@ pub(crate) fn value(departure: &Departure) -> Result<Bytes, String> {
 /// All removed nodes, as far as applied here.
 pub(crate) fn all(state: &State) -> Result<BTreeMap<NodeId, Departure>, String> {
     let mut removed = BTreeMap::new();
-    let span = KeyBuilder::new(REMOVED).finish().prefix_span();
+    let span = KeyBuilder::new(IndexId::REMOVED_NODES).finish().prefix_span();
     let rows = state.snapshot().map_err(|e| e.to_string())?;
     let mut rows = rows.scan(&span, Timestamp::MAX).map_err(|e| e.to_string())?;
     while let Some((row, said)) = rows.next().map_err(|e| e.to_string())? {

@@ -8,11 +8,8 @@ use polity_store::state::State;
 
 use crate::wire::{decode, encode};
 
-/// The index whose one key holds the preferred regions.
-const PREFERENCE: IndexId = IndexId(3);
-
 fn key() -> Key {
-    KeyBuilder::new(PREFERENCE).finish()
+    KeyBuilder::new(IndexId::PREFERENCE).finish()
 }
 
 /// The preferred regions, the most preferred first.

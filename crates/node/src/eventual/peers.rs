@@ -31,9 +31,7 @@ const FRESH: Duration = Duration::from_millis(200);
 /// A member that was never reached has not been since the beginning of time.
 const NEVER: Timestamp = Timestamp(1);
 
-/// The log's group for what belongs to the node and to no range.
-const NODE: RangeId = RangeId(0);
-/// The name there of the note that this node was removed.
+/// The name in the log, of group [`RangeId::NODE`], of the note that this node was removed.
 const REMOVED: &str = "removed";
 
 /// Whether this node was removed from its cluster, as far as it was told.
@@ -46,7 +44,7 @@ pub(crate) struct Removal {
 impl Removal {
     /// What the log remembers.
     pub fn open(log: &Log) -> Removal {
-        let told = Arc::new(AtomicBool::new(log.state(NODE, REMOVED).is_some()));
+        let told = Arc::new(AtomicBool::new(log.state(RangeId::NODE, REMOVED).is_some()));
         Removal { told, log: log.clone() }
     }
 
@@ -59,7 +57,7 @@ impl Removal {
     pub fn tell(&self, by: &str) {
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::error!(by, "this node was removed from its cluster; it serves no eventual tables any more");
-            let note = Record::State { group: NODE, name: REMOVED.into(), value: Bytes::from_static(b"1") };
+            let note = Record::State { group: RangeId::NODE, name: REMOVED.into(), value: Bytes::from_static(b"1") };
             // A failure is the log's, which tells the next who appends; the others say it
             // again after a restart.
             self.log.append(vec![note], drop);

@@ -7,46 +7,32 @@
 use bytes::Bytes;
 use polity_base::key::KeyBuilder;
 use polity_base::seams::Entropy;
-use polity_base::{IndexId, Key, RangeId, Timestamp, Value};
+use polity_base::{IndexId, Key, RangeId, Timestamp};
 use polity_bft::genesis::Genesis;
 use polity_bft::signing::SecretKey;
 use polity_store::log::{Log, Record};
 use polity_store::state::State;
 use polity_txn::Database;
-use tokio::sync::oneshot;
 
 use crate::error::Error;
 
-/// The log's group for what belongs to the node and to no range.
-const NODE: RangeId = RangeId(0);
-/// The names there of the seed of the node's key, and of the genesis.
+/// The names in the log, of group [`RangeId::NODE`], of the seed of the node's key, and of
+/// the genesis.
 const SEED: &str = "ledger key";
 const GENESIS: &str = "ledger genesis";
-/// The strong range's index whose only row is the genesis.
-const ORIGIN: IndexId = IndexId(3);
-
-/// The key of that row.
+/// The key of the genesis in the strong range.
 fn row() -> Key {
-    let mut key = KeyBuilder::new(ORIGIN);
-    // A bigint always has an order.
-    let _ = key.push(&Value::Int8(1));
-    key.finish()
+    KeyBuilder::new(IndexId::GENESIS).finish()
 }
 
 async fn remember(log: &Log, name: &'static str, value: Bytes) -> Result<(), Error> {
-    let (done, durable) = oneshot::channel();
-    log.append(vec![Record::State { group: NODE, name: name.into(), value }], move |outcome| {
-        // Nobody waits any more if the node stops.
-        let _ = done.send(outcome);
-    });
-    durable.await.unwrap_or(Err(polity_store::Error::Closed))?;
-    Ok(())
+    Ok(log.append_wait(vec![Record::State { group: RangeId::NODE, name: name.into(), value }]).await?)
 }
 
 /// The key that this node signs with. It is made at the first start, and is the same ever
 /// after.
 pub async fn key(log: &Log, entropy: &dyn Entropy) -> Result<SecretKey, Error> {
-    if let Some(kept) = log.state(NODE, SEED) {
+    if let Some(kept) = log.state(RangeId::NODE, SEED) {
         let seed = kept.as_ref().try_into();
         return seed.map(SecretKey::from_seed).map_err(|_| Error::file("log", "holds a ledger key that is none"));
     }
@@ -58,7 +44,7 @@ pub async fn key(log: &Log, entropy: &dyn Entropy) -> Result<SecretKey, Error> {
 
 /// The genesis that this node keeps, if it has learnt of one.
 pub fn kept(log: &Log) -> Result<Option<Genesis>, Error> {
-    let kept = log.state(NODE, GENESIS);
+    let kept = log.state(RangeId::NODE, GENESIS);
     kept.map(|bytes| Genesis::decode(&bytes))
         .transpose()
         .map_err(|e| Error::file("log", format!("ledger genesis: {e}")))

@@ -29,7 +29,7 @@ use super::model::{Catalog, Role, SUPERUSER, Table};
 use crate::error::{Condition, Error, Result};
 
 /// Where the catalog's rows are.
-pub const CATALOG: IndexId = IndexId(1);
+pub const CATALOG: IndexId = IndexId::CATALOG;
 
 /// The first identifier of a user's object, as in PostgreSQL.
 pub const FIRST_ID: u32 = 16_384;
