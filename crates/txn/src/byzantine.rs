@@ -128,5 +128,5 @@ pub fn applied_in(state: &State) -> Timestamp {
 
 /// A ledger that could not be asked.
 pub fn unreadable(error: bft::ledger::Error) -> Error {
-    Error::Replica { class: Class::Corrupt, source: Arc::new(error) }
+    Error::Replica { class: error.class(), source: Arc::new(error) }
 }

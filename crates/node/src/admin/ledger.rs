@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use polity_base::{Class, Key, NodeId};
 use polity_bft::adversary;
-use polity_bft::codec::Reader as CodecReader;
+use polity_bft::ledger::reader::validators_at;
 use polity_bft::ledger::{Error as LedgerError, Outcome, Refusal};
 use polity_bft::transaction::{Operation, SignedTransaction, ValidatorChange};
 use polity_bft::types::{Height, PublicKey, Validators};
@@ -60,13 +60,13 @@ impl Desk {
         let heard = |node| !condition.quorum.silent.iter().any(|silent| silent.node == node);
         let validators = validators.iter().map(|validator| ValidatorFacts {
             node: validator.node,
-            key: bytes_of(&validator.key),
+            key: validator.key.encode(),
             power: validator.power,
             heard: heard(validator.node),
         });
         Answer::Ledger(Box::new(LedgerFacts {
             ledger: reader.id().0,
-            key: self.host.public_key().into(),
+            key: self.host.public_key(),
             height: height.0,
             newest,
             validators: validators.collect(),
@@ -111,12 +111,7 @@ impl Desk {
         let operation = Operation::Register { user: user.clone(), key, exclusive };
         match self.host.submit(&user, Vec::new(), vec![operation]).await {
             Ok(_) => Answer::Done(format!("the key acts for \"{user}\"")),
-            // Whoever sends it again does no harm: it is ordered once.
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Conflict) => {
-                Answer::Later(error.to_string())
-            }
-            Err(error @ Error::Unknown(_)) => Answer::Later(error.to_string()),
-            Err(error) => Answer::Refused(error.to_string()),
+            Err(error) => failed(&error),
         }
     }
 
@@ -131,9 +126,7 @@ impl Desk {
     /// Approves of a change of the validators, in this node's name.
     pub async fn approve(&self, node: NodeId, key: Option<Vec<u8>>, power: u64) -> Answer {
         let key = match key {
-            Some(bytes) => {
-                CodecReader::whole(&bytes, PublicKey::read).map_err(|e| Answer::Refused(format!("the key: {e}")))
-            }
+            Some(bytes) => PublicKey::decode(&bytes).map_err(|e| Answer::Refused(format!("the key: {e}"))),
             None => self.key_of(node).await,
         };
         match key {
@@ -159,12 +152,7 @@ impl Desk {
         match outcome {
             Ok(Outcome::Applied) => Answer::Done("applied".to_owned()),
             Ok(Outcome::Refused(refusal)) => Answer::Refused(said(&refusal)),
-            // Whoever sends it again does no harm: it is ordered once.
-            Err(error) if matches!(error.class(), Class::Unavailable | Class::Conflict) => {
-                Answer::Later(error.to_string())
-            }
-            Err(error @ Error::Unknown(_)) => Answer::Later(error.to_string()),
-            Err(error) => Answer::Refused(error.to_string()),
+            Err(error) => failed(&error),
         }
     }
 
@@ -226,19 +214,21 @@ fn standing(reader: &Reader) -> Result<Standing, LedgerError> {
             Some((header.id().0, header.state_root))
         }
     };
-    let sets = reader.validators()?;
-    let deciding = sets.range(..=height.next()).next_back().map(|(_, validators)| validators.clone());
-    Ok((height, newest, deciding.unwrap_or_else(|| reader.genesis().validators.clone())))
+    let deciding = validators_at(&reader.validators()?, height.next())?.clone();
+    Ok((height, newest, deciding))
 }
 
 fn said(refusal: &Refusal) -> String {
     format!("the ledger refuses it: {refusal}")
 }
 
-fn bytes_of(key: &PublicKey) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    key.write(&mut bytes);
-    bytes
+/// What comes of an order that failed. Whoever gives it again does no harm: a transaction is
+/// ordered once, and saying the same twice changes nothing.
+fn failed(error: &Error) -> Answer {
+    match error.class() {
+        Class::Unavailable | Class::Conflict | Class::Unknown => Answer::Later(error.to_string()),
+        _ => Answer::Refused(error.to_string()),
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::RwLock;
 use polity_base::seams::{ClockSource, Entropy, unique_id};
 use polity_base::{Guarantee, NodeId, RangeId, Timestamp};
 use polity_bft::adversary::Adversary;
-use polity_bft::codec::Reader as CodecReader;
 use polity_bft::consensus::driver::{self, Condition, Handle, Parts, SubmitError};
 use polity_bft::consensus::presence::Quorum;
 use polity_bft::genesis::{Genesis, Parameters};
+use polity_bft::ledger::reader::validators_at;
 use polity_bft::ledger::rules::RowRules;
 use polity_bft::ledger::storage::store::{Durable, StoreStorage};
 use polity_bft::ledger::{Ledger, Options, Outcome, Refusal};
@@ -24,7 +23,7 @@ use polity_bft::types::{Height, PublicKey, Validator, Validators};
 use polity_raft::Group;
 use polity_store::log::Log;
 use polity_store::state::{AppliedMark, Checkpointed, State};
-use polity_txn::byzantine::{self, LedgerError, Reader};
+use polity_txn::byzantine::{self, LedgerError, Reader, unreadable};
 use polity_txn::{Contested, Database, Error, Outage, Snapshot};
 use tokio::sync::{Mutex, watch};
 
@@ -32,8 +31,6 @@ use super::network::LedgerLinks;
 use super::{origin, told};
 use crate::error::Error as NodeError;
 
-/// The log's group for the validator's records.
-const VALIDATOR: RangeId = RangeId(4);
 /// The fewest nodes of which one may lie.
 const LEAST_NODES: usize = 4;
 /// For so long nodes are waited for: for an answer, for a quorum, for an outcome while
@@ -71,9 +68,7 @@ pub(crate) struct Host {
     database: OnceLock<Database>,
     /// Held while the ledger is being started
     beginning: Mutex<()>,
-    started: RwLock<Option<Started>>,
-    /// Turns true with the start
-    has_begun: watch::Sender<bool>,
+    started: watch::Sender<Option<Started>>,
     /// The bytes that came through here, most of which are logged: for checkpoints
     bytes: AtomicU64,
     misbehaviour: told::Misbehaviour,
@@ -98,8 +93,7 @@ impl Host {
             network,
             database: OnceLock::new(),
             beginning: Mutex::default(),
-            started: RwLock::default(),
-            has_begun: watch::Sender::new(false),
+            started: watch::Sender::new(None),
             bytes: AtomicU64::new(0),
             misbehaviour: told::Misbehaviour::default(),
         });
@@ -170,7 +164,7 @@ impl Host {
             key: self.key.clone(),
             application: ledger,
             log: self.of.log.clone(),
-            group: VALIDATOR,
+            group: RangeId::VALIDATOR,
             network: self.network.clone(),
             clock: self.of.clock.clone(),
         };
@@ -179,13 +173,12 @@ impl Host {
             tokio::spawn(told::write_down(receiver, self.misbehaviour.clone()));
         }
         tracing::info!(ledger = %reader.id(), "the ledger of the byzantine tables runs");
-        *self.started.write() = Some(Started { handle, reader, durable });
-        self.has_begun.send_replace(true);
+        self.started.send_replace(Some(Started { handle, reader, durable }));
         Ok(())
     }
 
     fn started(&self) -> Option<Started> {
-        self.started.read().clone()
+        self.started.borrow().clone()
     }
 
     /// Takes in a message of another node.
@@ -204,9 +197,11 @@ impl Host {
     /// Whether a node decides about the next height, as far as this one knows.
     pub fn is_validator(&self, node: NodeId) -> Result<bool, Error> {
         let Some(started) = self.started() else { return Ok(false) };
-        let next = started.reader.height().map_err(unreadable)?.next();
-        let sets = started.reader.validators().map_err(unreadable)?;
-        Ok(sets.range(..=next).next_back().is_some_and(|(_, validators)| validators.get(node).is_some()))
+        let decides = || {
+            let next = started.reader.height()?.next();
+            Ok(validators_at(&started.reader.validators()?, next)?.get(node).is_some())
+        };
+        decides().map_err(unreadable)
     }
 
     /// How many transactions wait here to be ordered, and their bytes.
@@ -215,10 +210,8 @@ impl Host {
     }
 
     /// The key that this node signs with, encoded.
-    pub fn public_key(&self) -> Bytes {
-        let mut out = Vec::new();
-        self.key.public().write(&mut out);
-        out.into()
+    pub fn public_key(&self) -> Vec<u8> {
+        self.key.public().encode()
     }
 
     /// Makes this node lie, or stop to. Whether it follows a ledger.
@@ -306,7 +299,7 @@ impl Host {
         };
         let answer = tokio::time::timeout(PATIENCE, self.network.key_of(node)).await;
         let bytes = answer.map_err(|_| silent(format!("no answer in {PATIENCE:?}")))?.map_err(silent)?;
-        CodecReader::whole(&bytes, PublicKey::read).map_err(|e| silent(e.to_string()))
+        PublicKey::decode(&bytes).map_err(|e| silent(e.to_string()))
     }
 
     fn refused(&self, error: SubmitError) -> Error {
@@ -362,16 +355,17 @@ impl byzantine::Ledger for Host {
         let patience = match self.started() {
             Some(_) => PATIENCE,
             None => {
-                if origin::agreed(&self.of.state).map_err(unreadable)?.is_none() {
+                let agreed = origin::agreed(&self.of.state);
+                if agreed.map_err(|e| Error::Replica { class: e.class(), source: Arc::new(e) })?.is_none() {
                     self.found(user).await?;
                 }
                 BEGINNING
             }
         };
-        let mut begun = self.has_begun.subscribe();
+        let mut started = self.started.subscribe();
         let waiting = async {
             // `look_out` starts it.
-            let _ = begun.wait_for(|begun| *begun).await;
+            let _ = started.wait_for(Option::is_some).await;
             let Some(mut condition) = self.condition() else { return };
             let _ = condition.wait_for(|condition| condition.quorum.missing() == 0).await;
         };
@@ -436,11 +430,6 @@ fn outage(quorum: &Quorum) -> Error {
 
 fn no_ledger() -> Error {
     Error::Unavailable(Outage::because("this node follows no ledger yet".to_owned()))
-}
-
-fn unreadable(error: impl std::fmt::Display) -> Error {
-    let source: Box<dyn std::error::Error + Send + Sync> = error.to_string().into();
-    Error::Replica { class: polity_base::Class::Corrupt, source: source.into() }
 }
 
 struct Checkpoints(Arc<Host>);

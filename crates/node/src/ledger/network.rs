@@ -1,5 +1,6 @@
 //! The way of validators' messages, over the links: each is a request that is answered with
-//! nothing. Links vouch for who sent it.
+//! nothing. An empty request is the question for the key that a node signs with. Links vouch
+//! for who sent it.
 
 use std::sync::Arc;
 
@@ -16,11 +17,6 @@ use super::host::Host;
 /// So many messages are on their way at once; more are lost, as messages may be.
 const UNDER_WAY: usize = 4096;
 const LARGE_UNDER_WAY: usize = 256;
-/// What a request begins with: a message of a validator,
-const MESSAGE: u8 = 0;
-/// or the question for the key that a node signs with.
-const KEY: u8 = 1;
-
 /// The way to other nodes.
 pub(crate) struct LedgerLinks {
     links: Links,
@@ -39,8 +35,7 @@ impl LedgerLinks {
     /// The key that a node signs with, in its own words.
     pub async fn key_of(&self, node: NodeId) -> Result<Bytes, String> {
         let peer = self.group.peer(node).ok_or_else(|| "it does not belong to the cluster".to_owned())?;
-        let question = Bytes::from_static(&[KEY]);
-        let call = self.links.call(node, &peer.address, Service::LEDGER, Traffic::Control, question);
+        let call = self.links.call(node, &peer.address, Service::LEDGER, Traffic::Control, Bytes::new());
         call.await.map_err(|e| e.to_string())
     }
 }
@@ -54,11 +49,8 @@ impl Network for LedgerLinks {
         let (Ok(room), Some(peer)) = (room.clone().try_acquire_owned(), self.group.peer(to)) else { return };
         let links = self.links.clone();
         tokio::spawn(async move {
-            let mut request = Vec::with_capacity(message.len() + 1);
-            request.push(MESSAGE);
-            request.extend_from_slice(&message);
             // What is lost, validators say again.
-            let _ = links.call(to, &peer.address, Service::LEDGER, traffic, request.into()).await;
+            let _ = links.call(to, &peer.address, Service::LEDGER, traffic, message).await;
             drop(room);
         });
     }
@@ -75,14 +67,11 @@ pub(crate) struct LedgerAnswers(pub Arc<Host>);
 #[async_trait]
 impl Handler for LedgerAnswers {
     async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, Refusal> {
-        match request.first() {
-            Some(&MESSAGE) => {
-                // Whoever has no ledger yet hears of it all again once it has.
-                self.0.receive(from, request.slice(1..)).await;
-                Ok(Bytes::new())
-            }
-            Some(&KEY) => Ok(self.0.public_key()),
-            _ => Err(Refusal::Malformed("neither a message of a validator nor a question".to_owned())),
+        if request.is_empty() {
+            return Ok(self.0.public_key().into());
         }
+        // Whoever has no ledger yet hears of it all again once it has.
+        self.0.receive(from, request).await;
+        Ok(Bytes::new())
     }
 }
