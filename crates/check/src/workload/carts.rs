@@ -144,21 +144,13 @@ fn carts(answer: &Answer) -> Result<Vec<SeenCart>, Failure> {
 /// The carts of an owner by the index, and by a scan that it does not serve.
 async fn compare<S: Session>(client: &mut Client, session: &mut S, owner: u64) -> Operation<CartAction> {
     let table = format!("{}_carts", client.prefix);
-    let sql = format!(
-        "SELECT id, 0 FROM {table} WHERE owner = {owner} UNION ALL SELECT id, 1 FROM {table} WHERE owner + 0 = {owner}"
-    );
     let invoked = session.now();
-    let result = session.execute(&sql).await;
+    let found = super::both_ways(session, &table, "owner", owner).await;
     let completed = session.now();
-    let (mut indexed, mut scanned) = (Vec::new(), Vec::new());
-    let seen = result.and_then(|answer| {
-        answer.rows.iter().try_for_each(|row| {
-            let way = if number::<u64>(row, 1)? == 0 { &mut indexed } else { &mut scanned };
-            way.push(number(row, 0)?);
-            Ok(())
-        })
-    });
-    let attempt = seen.map_or_else(|failure| Attempt::failed(&failure), |()| Attempt::OK);
+    let (attempt, (indexed, scanned)) = match found {
+        Ok(found) => (Attempt::OK, found),
+        Err(failure) => (Attempt::failed(&failure), Default::default()),
+    };
     let session = client.session();
     client.line(invoked, completed, attempt, CartAction::Compare { session, owner, indexed, scanned })
 }

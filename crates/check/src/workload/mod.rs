@@ -397,6 +397,25 @@ async fn roll_back<S: Session>(session: &mut S, failure: &Failure) {
     }
 }
 
+/// The rows of which a column has a value, by whatever index there is, and by a scan that
+/// none serves.
+async fn both_ways<S: Session>(
+    session: &mut S,
+    table: &str,
+    column: &str,
+    value: u64,
+) -> Result<(Vec<u64>, Vec<u64>), Failure> {
+    let sql = format!(
+        "SELECT id, 0 FROM {table} WHERE {column} = {value} UNION ALL SELECT id, 1 FROM {table} WHERE {column} + 0 = {value}"
+    );
+    let (mut indexed, mut scanned) = (Vec::new(), Vec::new());
+    for row in &session.execute(&sql).await?.rows {
+        let way = if number::<u64>(row, 1)? == 0 { &mut indexed } else { &mut scanned };
+        way.push(number(row, 0)?);
+    }
+    Ok((indexed, scanned))
+}
+
 /// A value that must be a number.
 fn number<T: std::str::FromStr>(row: &Row, at: usize) -> Result<T, Failure> {
     let text = row.get(at).and_then(Option::as_deref);

@@ -182,20 +182,12 @@ async fn read<S: Session>(client: &mut Client, session: &mut S, column: u64, buc
 /// The rows of a bucket by whatever index there is, and by a scan that none serves.
 async fn compare<S: Session>(client: &mut Client, session: &mut S, bucket: u64) -> Operation<SchemaAction> {
     let table = format!("{}_shape", client.prefix);
-    let sql = format!(
-        "SELECT id, 0 FROM {table} WHERE bucket = {bucket} UNION ALL SELECT id, 1 FROM {table} WHERE bucket + 0 = {bucket}"
-    );
     let invoked = session.now();
-    let result = session.execute(&sql).await;
+    let found = super::both_ways(session, &table, "bucket", bucket).await;
     let completed = session.now();
-    let (mut indexed, mut scanned) = (Vec::new(), Vec::new());
-    let seen = result.and_then(|answer| {
-        answer.rows.iter().try_for_each(|row| {
-            let way = if number::<u64>(row, 1)? == 0 { &mut indexed } else { &mut scanned };
-            way.push(number(row, 0)?);
-            Ok(())
-        })
-    });
-    let attempt = seen.map_or_else(|failure| Attempt::failed(&failure), |()| Attempt::OK);
+    let (attempt, (indexed, scanned)) = match found {
+        Ok(found) => (Attempt::OK, found),
+        Err(failure) => (Attempt::failed(&failure), Default::default()),
+    };
     client.line(invoked, completed, attempt, SchemaAction::Compare { bucket, indexed, scanned })
 }

@@ -18,7 +18,7 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
+use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
@@ -154,6 +154,15 @@ struct SubPlan {
 #[derive(Clone, Debug)]
 pub struct RunHandle(pub Weak<Running>);
 
+impl RunHandle {
+    /// The run that `options` belong to; for `what`, which has no meaning outside of one.
+    pub fn of(options: &ConfigOptions, what: &str) -> datafusion::common::Result<Arc<Running>> {
+        let running = options.extensions.get::<RunHandle>().and_then(|handle| handle.0.upgrade());
+        let outside = || Error::internal(format!("{what} runs outside of a query"));
+        running.ok_or_else(|| DataFusionError::External(Box::new(outside())))
+    }
+}
+
 impl ConfigExtension for RunHandle {
     const PREFIX: &'static str = "polity_run";
 }
@@ -283,12 +292,7 @@ fn compare(left: &ScalarValue, op: Operator, right: &ArrayRef) -> Result<Boolean
 impl AsyncScalarUDFImpl for SubPlan {
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
         let external = |e: Error| DataFusionError::External(Box::new(e));
-        let running = args
-            .config_options
-            .extensions
-            .get::<RunHandle>()
-            .and_then(|h| h.0.upgrade())
-            .ok_or_else(|| external(Error::internal("a subquery runs outside of a query")))?;
+        let running = RunHandle::of(&args.config_options, "a subquery")?;
         let arrays =
             args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<datafusion::common::Result<Vec<_>>>()?;
         let mut answers: HashMap<Vec<ScalarValue>, Answer> = HashMap::new();

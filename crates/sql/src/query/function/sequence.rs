@@ -136,12 +136,7 @@ impl Call {
 impl AsyncScalarUDFImpl for Call {
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> datafusion::common::Result<ColumnarValue> {
         let external = |e: Error| DataFusionError::External(Box::new(e));
-        let running = args
-            .config_options
-            .extensions
-            .get::<RunHandle>()
-            .and_then(|h| h.0.upgrade())
-            .ok_or_else(|| external(Error::internal("a sequence is called outside of a query")))?;
+        let running = RunHandle::of(&args.config_options, "a call of a sequence")?;
         let run = running.run();
         if run.read_only && matches!(self.what, What::Next | What::Set) {
             return Err(external(sequence::read_only(&self.name)));
