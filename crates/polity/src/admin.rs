@@ -59,8 +59,7 @@ impl Admin {
     pub async fn command(&self, request: &Request) -> Result<String, Failure> {
         match self.ask(request).await? {
             Answer::Done(what) => Ok(what),
-            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -113,8 +112,7 @@ impl Admin {
                 let tables: Result<_, polity_bft::codec::DecodeError> = tables.into_iter().map(table).collect();
                 Ok(tables.map_err(|e| format!("the node's tables cannot be read: {e}"))?)
             }
-            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -125,8 +123,8 @@ impl Admin {
         for node in self.nodes().await? {
             let digest = match self.client.ask_one(&node.address, &Request::Digest { at }).await {
                 Ok((_, Answer::Digest(digest))) => Ok(digest),
-                Ok((_, Answer::Refused(why) | Answer::Later(why))) | Err(why) => Err(why),
-                Ok((_, other)) => Err(format!("it answered something else than was asked: {other:?}")),
+                Ok((_, other)) => Err(unexpected(other).to_string()),
+                Err(why) => Err(why),
             };
             // The first that answers says when; the others say what they had then.
             at = at.or(digest.as_ref().ok().map(|d| d.at));
@@ -141,8 +139,8 @@ impl Admin {
         for node in self.nodes().await? {
             let digest = match self.client.ask_one(&node.address, &Request::EventualDigest).await {
                 Ok((_, Answer::EventualDigest(digest))) => Ok(digest),
-                Ok((_, Answer::Refused(why) | Answer::Later(why))) | Err(why) => Err(why),
-                Ok((_, other)) => Err(format!("it answered something else than was asked: {other:?}")),
+                Ok((_, other)) => Err(unexpected(other).to_string()),
+                Err(why) => Err(why),
             };
             digests.push((node.node, digest));
         }
@@ -167,8 +165,7 @@ impl Admin {
     pub async fn preferred_regions(&self) -> Result<Vec<String>, Failure> {
         match self.ask(&Request::Preferred).await? {
             Answer::Regions(regions) => Ok(regions),
-            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -176,8 +173,15 @@ impl Admin {
     pub async fn nodes(&self) -> Result<Vec<NodeFacts>, Failure> {
         match self.ask(&Request::Nodes).await? {
             Answer::Nodes(nodes) => Ok(nodes),
-            Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-            other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+            other => Err(unexpected(other)),
         }
+    }
+}
+
+/// Why a node's answer is not what was asked for: it refused, or says something else.
+pub fn unexpected(answer: Answer) -> Failure {
+    match answer {
+        Answer::Refused(why) | Answer::Later(why) => why.into(),
+        other => format!("the node answered something else than was asked: {other:?}").into(),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
+use polity_base::seams::{Entropy as _, unique_id};
 use polity_base::{Bounds, ColumnChange, ColumnId, Key, NodeId, RowChange};
 use polity_bft::genesis::Genesis;
 use polity_bft::ledger::records;
@@ -11,10 +12,11 @@ use polity_bft::signing::SecretKey;
 use polity_bft::transaction::{Body, Operation, SignedTransaction};
 use polity_bft::types::Height;
 use polity_node::admin::{Answer, LedgerFacts, Request};
+use polity_node::entropy::SystemEntropy;
 use polity_sql::ledger::proving;
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments, Failure};
+use crate::admin::{Admin, AdminArguments, Failure, unexpected};
 use crate::proof::said;
 
 /// Arguments of `polity ledger`.
@@ -169,9 +171,7 @@ fn new_key(out: &Path) -> Outcome {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut seed = [0; 32];
-    let provider = rustls::crypto::CryptoProvider::get_default().cloned();
-    let provider = provider.unwrap_or_else(|| rustls::crypto::aws_lc_rs::default_provider().into());
-    provider.secure_random.fill(&mut seed).map_err(|_| "the system gives no random numbers")?;
+    SystemEntropy::default().fill(&mut seed);
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(out);
     let mut file = file.map_err(|e| format!("{}: {e}", out.display()))?;
     writeln!(file, "{KEY_FILE}{}", hex(&seed))?;
@@ -202,16 +202,14 @@ async fn genesis(admin: &Admin) -> Result<(Vec<u8>, Genesis), Failure> {
             let genesis = Genesis::decode(&bytes).map_err(|e| format!("the node's genesis cannot be read: {e}"))?;
             Ok((bytes, genesis))
         }
-        Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-        other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+        other => Err(unexpected(other)),
     }
 }
 
 async fn facts(admin: &Admin) -> Result<LedgerFacts, Failure> {
     match admin.ask(&Request::LedgerStatus).await? {
         Answer::Ledger(facts) => Ok(*facts),
-        Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-        other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+        other => Err(unexpected(other)),
     }
 }
 
@@ -278,14 +276,11 @@ async fn submit(admin: &Admin, key: &SecretKey, change: &RowCommand) -> Outcome 
     let tables = admin.ledger_tables().await?;
     let (key_of_row, change) = row_change(&tables, change)?;
     let height = facts(admin).await?.height;
-    let mut nonce = [0; 16];
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.secure_random.fill(&mut nonce).map_err(|_| "the system gives no random numbers")?;
     let body = Body {
         ledger: genesis.ledger(),
         author: key.public(),
         user: None,
-        nonce: u128::from_be_bytes(nonce),
+        nonce: unique_id(&SystemEntropy::default()),
         expires: Height(height + WAIT_HEIGHTS.min(genesis.parameters.lifetime / 2)),
         preconditions: Vec::new(),
         operations: vec![Operation::Row { key: key_of_row, change }],

@@ -8,7 +8,7 @@ use polity_bft::proof::{Proven, verify_file};
 use polity_node::admin::{Answer, Request};
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments, Failure};
+use crate::admin::{Admin, AdminArguments, Failure, unexpected};
 
 /// Arguments of `polity proof`.
 #[derive(Args)]
@@ -65,8 +65,7 @@ async fn get(admin: &Admin, table: &str, key: &[String], height: Option<u64>) ->
     let (_, key) = polity_sql::ledger::row_key(&tables, table, key).map_err(|e| said(&e))?;
     match admin.ask(&Request::Prove { keys: vec![key], height }).await? {
         Answer::Proof(bytes) => Ok(bytes),
-        Answer::Refused(why) | Answer::Later(why) => Err(why.into()),
-        other => Err(format!("the node answered something else than was asked: {other:?}").into()),
+        other => Err(unexpected(other)),
     }
 }
 

@@ -317,20 +317,7 @@ async fn whatever_one_node_does_the_others_agree_and_name_it() {
             })
         })
         .collect();
-    for kind in [
-        "equivocator",
-        "double_voter",
-        "silent",
-        "withholder",
-        "wrong_root",
-        "forger",
-        "replayer",
-        "stale_certificate",
-        "amnesiac",
-        "split_payload",
-        "flooder",
-        "lying_snapshot",
-    ] {
+    for kind in polity_bft::adversary::NAMES {
         let before = done.load(Ordering::Relaxed);
         cluster.admin(&["fault", "lie", "5", "--how", kind]).unwrap();
         let begun = Instant::now();
