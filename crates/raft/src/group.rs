@@ -112,6 +112,9 @@ pub struct GroupStatus {
     pub purged_index: u64,
     /// Who votes
     pub voters: Vec<NodeId>,
+    /// Whether this member knows of a change of who votes that is not known to be
+    /// finished: until then a majority of those who voted before counts too
+    pub changing: bool,
     /// All members, by number
     pub members: Vec<MemberStatus>,
     /// How long ago a majority last answered this member as its leader
@@ -423,6 +426,7 @@ impl Group {
             purged_index: now.purged.next_index(),
             members,
             voters,
+            changing: membership.get_joint_config().len() > 1 || now.membership_config != now.committed_membership_config,
             heard: now.last_quorum_acked.as_ref().map(|at| at.elapsed()),
             failure: now.running_state.as_ref().err().map(|e| e.to_string()).or_else(|| self.failure_of_rows()),
         }

@@ -91,13 +91,15 @@ impl World<'_> {
         self.loss.is_none() && is_up && self.machine(place).running().is_some() && self.is_complete()
     }
 
-    /// Whether those belong to the cluster who should, and as many vote as should.
+    /// Whether those belong to the cluster who should, and as many vote as should, alone:
+    /// while votes change, a majority of the former voters is needed too, who may be two.
     fn is_complete(&self) -> bool {
         let views = self.views();
         let newest = views.iter().max_by_key(|view| (view.status.term, view.status.last_index));
         newest.is_some_and(|view| {
             let members = view.status.members.iter().map(|member| member.node.0).collect();
-            *self.setting.members.lock() == members && self.may_vote(&view.status.voters)
+            let status = &view.status;
+            *self.setting.members.lock() == members && !status.changing && self.may_vote(&status.voters)
         })
     }
 

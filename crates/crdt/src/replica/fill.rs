@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::{Guarantee, Key, NodeId, Span, Timestamp};
+use polity_store::state::{Pin, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -33,7 +34,7 @@ use super::Shared;
 use super::book;
 use super::draft::{Draft, encoded};
 use super::peers::Traffic;
-use super::recovery::vector;
+use super::recovery::{vector, vector_at};
 use crate::cell::Cell;
 use crate::delta::Delta;
 use crate::error::Error;
@@ -64,6 +65,22 @@ impl Filling {
     pub fn begin(frozen: Option<Timestamp>) -> Filling {
         let cursor = book::traces().start;
         Filling { cursor, floor: None, ceiling: VersionVector::new(), frozen, paged: false }
+    }
+}
+
+/// What an incomplete replica is read as.
+pub(super) struct Frozen {
+    /// Keeps the rows from being collected
+    _pin: Pin,
+    /// The writes they are made of
+    vector: VersionVector,
+}
+
+impl Frozen {
+    /// What `state` held at `at`.
+    pub fn of(state: &State, at: Timestamp) -> Result<Frozen, Error> {
+        let _pin = state.pin(Guarantee::Eventual, at)?;
+        Ok(Frozen { _pin, vector: vector_at(&state.snapshot()?, at)? })
     }
 }
 
@@ -101,8 +118,20 @@ impl Shared {
         tracing::warn!(%from, "this replica lacks writes that are not kept any more: it is filled from rows");
         let shown = self.state.applied(polity_base::RangeId::EVENTUAL).commit;
         // Kept readable for as long as this takes.
-        *self.pin.lock() = self.state.pin(Guarantee::Eventual, shown).ok();
-        *self.filling.write() = Some(Filling::begin(Some(shown)));
+        let frozen = Frozen::of(&self.state, shown).inspect_err(|error| tracing::warn!(%error, "not read meanwhile"));
+        let frozen = frozen.ok();
+        let begun = Filling::begin(frozen.is_some().then_some(shown));
+        *self.frozen.write() = frozen;
+        *self.filling.write() = Some(begun);
+    }
+
+    /// The writes that reads see, of which `applied` were applied.
+    pub(super) fn read_from(&self, applied: &VersionVector) -> VersionVector {
+        match &*self.filling.read() {
+            None => applied.clone(),
+            // Not read at all before it is complete, unless it was before.
+            Some(_) => self.frozen.read().as_ref().map(|frozen| frozen.vector.clone()).unwrap_or_default(),
+        }
     }
 
     /// Notes durably that the replica is being filled.
@@ -124,7 +153,9 @@ impl Shared {
                 };
                 self.run(done).await?;
                 *self.filling.write() = None;
-                *self.pin.lock() = None;
+                *self.frozen.write() = None;
+                // Who waits to read it looks again.
+                self.applied.send_modify(|_| ());
                 tracing::info!("this replica is complete");
             }
             return Ok(false);

@@ -62,7 +62,7 @@ use polity_base::time::HybridClock;
 use polity_base::{Batch, Guarantee, IndexId, Key, NodeId, RangeId, Timestamp};
 use polity_store::Log;
 use polity_store::log::Record;
-use polity_store::state::{AppliedMark, Checkpointed, IndexStats, Pin, State};
+use polity_store::state::{AppliedMark, Checkpointed, IndexStats, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -138,8 +138,8 @@ pub(crate) struct Shared {
     built: RwLock<BTreeSet<IndexId>>,
     /// How far the replica is filled, if it is not complete
     filling: RwLock<Option<fill::Filling>>,
-    /// Keeps what is read meanwhile
-    pin: Mutex<Option<Pin>>,
+    /// What is read meanwhile, if it can be read
+    frozen: RwLock<Option<fill::Frozen>>,
     /// Bytes of deltas that were dropped since these were counted
     dropped: Mutex<(IndexStats, u64)>,
     /// What this covers may be forgotten here
@@ -175,8 +175,8 @@ impl Replica {
         let started = clock.now();
         let is_new = joins && found.index == 0 && found.filling.is_none();
         let mut filling = if is_new { Some(fill::Filling::begin(None)) } else { found.filling };
-        let pin = filling.as_ref().and_then(|f| state.pin(Guarantee::Eventual, f.frozen?).ok());
-        if let (Some(filling), None) = (&mut filling, &pin) {
+        let frozen = filling.as_ref().and_then(|f| fill::Frozen::of(&state, f.frozen?).ok());
+        if let (Some(filling), None) = (&mut filling, &frozen) {
             filling.frozen = None;
         }
         let about = About { started, vector: found.vector.clone(), floor: found.floor.clone(), filling: false };
@@ -204,7 +204,7 @@ impl Replica {
             low: Mutex::default(),
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
-            pin: Mutex::new(pin),
+            frozen: RwLock::new(frozen),
             dropped: Mutex::default(),
             collected: Mutex::new(found.collected),
             counts: Counters::default(),
@@ -292,14 +292,16 @@ impl Replica {
         self.inner.shared.shown.lock().clone()
     }
 
-    /// Waits until all of `wanted` was applied here.
+    /// Waits until all of `wanted` can be read here.
     pub async fn wait_for(&self, wanted: &VersionVector, within: Duration) -> Result<(), Error> {
-        let mut applied = self.inner.shared.applied.subscribe();
-        let come = timeout(within, applied.wait_for(|applied| applied.dominates(wanted))).await.map(|r| r.is_ok());
+        let shared = &self.inner.shared;
+        let mut applied = shared.applied.subscribe();
+        let shows = |applied: &VersionVector| shared.read_from(applied).dominates(wanted);
+        let come = timeout(within, applied.wait_for(shows)).await.map(|r| r.is_ok());
         match come {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.inner.shared.stopped()),
-            Err(_) => Err(Error::behind(wanted, &self.vector(), within)),
+            Ok(false) => Err(shared.stopped()),
+            Err(_) => Err(Error::behind(wanted, &shared.read_from(&self.vector()), within)),
         }
     }
 

@@ -68,11 +68,20 @@ pub(super) fn recover(node: NodeId, log: &Log, state: &State, clock: &HybridCloc
 }
 
 pub(super) fn vector(reader: &Reader) -> Result<VersionVector, Error> {
-    Ok(note(reader, book::vector())?.unwrap_or_default())
+    vector_at(reader, Timestamp::MAX)
+}
+
+/// Which writes the rows of `at` are made of.
+pub(super) fn vector_at(reader: &Reader, at: Timestamp) -> Result<VersionVector, Error> {
+    Ok(note_at(reader, book::vector(), at)?.unwrap_or_default())
 }
 
 fn note<T: DeserializeOwned>(reader: &Reader, key: Key) -> Result<Option<T>, Error> {
-    let Some((bytes, _)) = reader.get(&key, Timestamp::MAX)? else { return Ok(None) };
+    note_at(reader, key, Timestamp::MAX)
+}
+
+fn note_at<T: DeserializeOwned>(reader: &Reader, key: Key, at: Timestamp) -> Result<Option<T>, Error> {
+    let Some((bytes, _)) = reader.get(&key, at)? else { return Ok(None) };
     postcard::from_bytes(&bytes).map(Some).map_err(|e| Error::Damaged { key, reason: e.to_string() })
 }
 

@@ -91,6 +91,9 @@ async fn a_replica_restored_from_an_old_backup_takes_the_others_rows_and_keeps_w
     world.halt(NodeId(3), Crash::Kept).await;
     world.start(NodeId(3), backup.restart(Crash::Kept), false).await.unwrap();
     assert!(world.row(3, &key(5)).is_live());
+    // Who has seen the delete elsewhere waits until it shows here, not only until it is here.
+    world.replica(3).wait_for(&world.replica(1).vector(), Duration::from_secs(30)).await.unwrap();
+    assert!(!world.rows(3).contains_key(&key(5)));
     sleep(Duration::from_secs(1)).await;
     until_readable(&world, 3).await;
     world.settle().await;

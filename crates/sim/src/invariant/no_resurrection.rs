@@ -3,11 +3,18 @@
 //!
 //! Shapiro et al. 2011, section 3: states only grow. Yu & Rostad, "A Low-Cost Set CRDT
 //! Based on Causal Lengths", PaPoC 2020: of two lives of a row the greater stands.
+//!
+//! So a row that was deleted may be there again for one of two reasons: somebody who saw
+//! it deleted inserted it again, which makes its length greater than that of *every*
+//! deletion of the life before, those that happened at the same time and bear a later
+//! stamp included; or all had seen it deleted, its tombstone was collected, and a new
+//! row begins with length one and a stamp that is later. A life that is neither longer
+//! nor later than a deletion was brought back.
 
 use std::collections::BTreeMap;
 
 use polity_base::Key;
-use polity_crdt::{Stamp, VersionVector};
+use polity_crdt::{Life, VersionVector};
 
 use super::View;
 use super::rows_of_eventual::Row;
@@ -16,7 +23,7 @@ use super::rows_of_eventual::Row;
 #[derive(Default)]
 pub struct NoResurrection {
     vectors: BTreeMap<u64, VersionVector>,
-    deleted: BTreeMap<(u64, Key), Stamp>,
+    deleted: BTreeMap<(u64, Key), Vec<Life>>,
 }
 
 impl NoResurrection {
@@ -32,10 +39,12 @@ impl NoResurrection {
             }
             for (key, row) in rows {
                 let life = row.state.life;
-                let last = self.deleted.get(&(view.node, key.clone())).copied();
+                let known = self.deleted.entry((view.node, key.clone())).or_default();
                 if !row.state.is_live() {
-                    self.deleted.insert((view.node, key.clone()), last.map_or(life.stamp, |last| last.max(life.stamp)));
-                } else if let Some(deleted) = last.filter(|deleted| life.stamp < *deleted) {
+                    if !known.contains(&life) {
+                        known.push(life);
+                    }
+                } else if let Some(deleted) = known.iter().find(|deleted| brought_back(life, **deleted)) {
                     return Err(format!(
                         "no resurrection: n{} has row {key} of {life:?}, which it knew as deleted by {deleted:?}",
                         view.node
@@ -44,5 +53,30 @@ impl NoResurrection {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a row lives by something from before its deletion.
+fn brought_back(life: Life, deleted: Life) -> bool {
+    life.count < deleted.count && life.stamp < deleted.stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use polity_base::{NodeId, Timestamp};
+    use polity_crdt::Stamp;
+
+    use super::*;
+
+    fn life(count: u64, at: u64) -> Life {
+        Life { count, stamp: Stamp { at: Timestamp(at), origin: NodeId(1) } }
+    }
+
+    #[test]
+    fn what_was_inserted_again_or_anew_was_not_brought_back() {
+        assert!(brought_back(life(1, 10), life(2, 20)), "an insert that the deletion saw");
+        assert!(brought_back(life(3, 30), life(4, 40)), "likewise, in its second life");
+        assert!(!brought_back(life(3, 15), life(2, 20)), "inserted again after another deletion of the same life");
+        assert!(!brought_back(life(1, 30), life(2, 20)), "a new row after the tombstone was collected");
     }
 }
