@@ -426,7 +426,8 @@ impl Group {
             purged_index: now.purged.next_index(),
             members,
             voters,
-            changing: membership.get_joint_config().len() > 1 || now.membership_config != now.committed_membership_config,
+            changing: membership.get_joint_config().len() > 1
+                || now.membership_config != now.committed_membership_config,
             heard: now.last_quorum_acked.as_ref().map(|at| at.elapsed()),
             failure: now.running_state.as_ref().err().map(|e| e.to_string()).or_else(|| self.failure_of_rows()),
         }

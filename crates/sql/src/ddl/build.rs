@@ -18,7 +18,7 @@ use polity_base::key::Direction;
 use polity_base::{ColumnId, IndexId, Key, Span, Value};
 use polity_txn::View;
 
-use super::expression;
+use super::{expression, lock};
 use crate::catalog::{Column, Filler, Index, Table, rows};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Assign, Local};
@@ -86,7 +86,7 @@ impl Build<'_> {
                 return Err(self.explain(ctx.watch, &view, Failed::Collision(storage)).await);
             }
         }
-        Ok(())
+        lock::rows_stay(ctx, &view, self.old).await
     }
 
     fn unique_storages(&self) -> HashSet<IndexId> {

@@ -52,8 +52,11 @@ pub(super) async fn add(ctx: &mut Context<'_>, id: TableId, def: &ColumnDef, if_
         eventual::strong_only(&old, "ADD COLUMN with a constraint")?;
     }
     // Whether replicas elsewhere have rows is not known here.
+    let before = ctx.txn.view();
     if old.guarantee != Guarantee::Strong || !constraint::is_empty(ctx, &old)? {
         fill_column(ctx, &mut draft, &old, column).await?;
+    } else {
+        lock::rows_stay(ctx, &before, &old).await?;
     }
     let mut change = Change::of(ctx.catalog);
     draft.change(&mut change)?;
@@ -115,7 +118,9 @@ pub(super) async fn set_not_null(ctx: &mut Context<'_>, id: TableId, name: &str)
         return Ok(());
     }
     lock::advance(ctx).await?;
+    let before = ctx.txn.view();
     constraint::validate_not_null(ctx, &table, at).await?;
+    lock::rows_stay(ctx, &before, &table).await?;
     table.columns[at].not_null = true;
     update(ctx, table)
 }

@@ -33,7 +33,7 @@ pub(super) async fn add(ctx: &mut Context<'_>, id: TableId, spec: &ConstraintSpe
         }
     };
     lock::advance(ctx).await?;
-    let mut draft = draft;
+    let (mut draft, before) = (draft, ctx.txn.view());
     match added {
         Added::Nothing => return Ok(()),
         Added::Primary => {
@@ -53,11 +53,17 @@ pub(super) async fn add(ctx: &mut Context<'_>, id: TableId, spec: &ConstraintSpe
         Added::Check(check) => {
             if let Some(check) = draft.table.checks.iter().find(|c| c.id == check) {
                 validate_check(ctx, &old, &check.name, &check.expression).await?;
+                lock::rows_stay(ctx, &before, &old).await?;
             }
         }
         Added::Foreign(key) => {
             if let Some(key) = draft.table.foreign_keys.iter().find(|f| f.id == key) {
                 validate_foreign_key(ctx, &old, key).await?;
+                lock::rows_stay(ctx, &before, &old).await?;
+                if key.parent != old.id {
+                    let parent = super::table_by_id(ctx, key.parent)?;
+                    lock::rows_stay(ctx, &before, &parent).await?;
+                }
             }
         }
     }

@@ -5,16 +5,21 @@
 //! still what it was planned on. While it waited another change may have
 //! committed: then the snapshot moves forward and the change is planned again.
 //! The locked keys become preconditions of the commit, so a lost lock costs a
-//! retry and no more.
+//! retry and no more. A change that looked through the rows of a table has them for a
+//! precondition, too: see [`rows_stay`].
 
 use std::sync::Arc;
 
-use polity_base::Key;
-use polity_txn::{Isolation, LockMode, Wait};
+use polity_base::key::Direction;
+use polity_base::{Guarantee, Key, Span};
+use polity_txn::{Change, Contested, Isolation, LockMode, View, Wait};
 
-use crate::catalog::{name, store};
+use crate::catalog::{Table, name, store};
 use crate::error::Result;
 use crate::session::Context;
+
+/// Rows compared at a time.
+const CHUNK_ROWS: usize = 1_024;
 
 /// Keys to lock, and whether for oneself alone.
 #[derive(Default)]
@@ -76,6 +81,51 @@ pub(super) async fn advance(ctx: &mut Context<'_>) -> Result<()> {
     ctx.txn.advance().await?;
     *ctx.catalog = Arc::new(store::load(&ctx.txn.view())?);
     Ok(())
+}
+
+/// Makes the change conditional on a table's definition and rows being what `before`
+/// showed, from then until the commit.
+///
+/// They are locked, but locks live in the memory of a leader. When it is lost, its
+/// successor gives the lock to the next who asks, while a writer that held it before may
+/// have its batch under way still: to that batch nothing has changed as long as the
+/// change is not committed, and the rows it writes are ones that the change never saw.
+pub(super) async fn rows_stay(ctx: &mut Context<'_>, before: &View, table: &Table) -> Result<()> {
+    let storage = table.primary.storage;
+    if storage.guarantee() != Guarantee::Strong || ctx.fresh.contains(&storage) {
+        return Ok(());
+    }
+    ctx.txn.advance().await?;
+    for span in [store::table_key(table.id).point(), Span::of_index(storage)] {
+        let changed = match ctx.txn.changed_since(&span, before.read_at()) {
+            Change::Unchanged => false,
+            Change::Changed(_) => true,
+            // It took so long that this is not remembered.
+            Change::Forgotten => differ(ctx, before, &span).await?,
+        };
+        if changed {
+            return Err(polity_txn::Error::Conflict(Contested::from(span)).into());
+        }
+        ctx.txn.expect_unchanged(span);
+    }
+    Ok(())
+}
+
+/// Whether `span` shows something else now than it did before.
+async fn differ(ctx: &Context<'_>, before: &View, span: &Span) -> Result<bool> {
+    let now = ctx.txn.view().untracked();
+    let mut then = before.untracked().scan(span.clone(), Direction::Ascending)?;
+    let mut now = now.scan(span.clone(), Direction::Ascending)?;
+    loop {
+        let (old, new) = (then.next_chunk(CHUNK_ROWS)?, now.next_chunk(CHUNK_ROWS)?);
+        if old != new {
+            return Ok(true);
+        }
+        if old.is_empty() {
+            return Ok(false);
+        }
+        ctx.watch.rest().await?;
+    }
 }
 
 /// Notes a storage made in this transaction: it may be written directly, and it

@@ -348,6 +348,39 @@ async fn references_are_checked_when_they_are_added() {
 }
 
 #[tokio::test]
+async fn rows_of_a_writer_whose_lock_was_lost_are_not_overlooked() {
+    let node = Node::new().await;
+    let mut s = node.session();
+    ok(&mut s, "create table p (a int primary key); create table t (a int, b int)").await;
+    let changes = [
+        "create index on t (b)",
+        "alter table t add unique (b)",
+        "alter table t add primary key (a)",
+        "alter table t add check (b > 0)",
+        "alter table t add foreign key (a) references p",
+        "alter table t alter b set not null",
+        "alter table t alter b type text",
+        "alter table t add column c int",
+        "alter table t add column c serial",
+    ];
+    for (n, change) in (0..).zip(changes) {
+        for isolation in ["read committed", "serializable"] {
+            ok(&mut s, &format!("begin isolation level {isolation}; {change}")).await;
+            // Locks nothing, like a batch that was sent while another leader knew of the lock.
+            node.fill("t", ints([(n, -1)])).await;
+            refused(&mut s, "commit", Condition::SerializationFailure).await;
+            ok(&mut s, "truncate t").await;
+        }
+    }
+    ok(&mut s, "insert into p values (1); begin; alter table t add foreign key (a) references p").await;
+    node.fill("p", [vec![Value::Int4(2)]]).await;
+    refused(&mut s, "commit", Condition::SerializationFailure).await;
+    ok(&mut s, "begin; create table f (a int, b int); create index on f (b); insert into f values (1, 2)").await;
+    ok(&mut s, "alter table f alter b set not null; insert into f values (3, 4); commit").await;
+    node.check_indexes("f").await;
+}
+
+#[tokio::test]
 async fn columns_come_and_go() {
     let node = Node::new().await;
     let mut s = node.session();

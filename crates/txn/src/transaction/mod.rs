@@ -46,7 +46,7 @@ use crate::error::Error;
 use crate::locks::{Holds, LockMode, TransactionId, Wait};
 use crate::overlay::{Overlay, Slot, UndoMark};
 use crate::reads::{ReadSet, Recorder};
-use crate::replica::Snapshot;
+use crate::replica::{Change, Snapshot};
 use crate::view::{Local, View};
 
 /// A transaction in progress. Dropping it rolls it back.
@@ -283,6 +283,12 @@ impl Transaction {
             (Guarantee::Byzantine, Some(ledger)) => ledger.note(span),
             _ => {}
         }
+    }
+
+    /// Whether a key of `span`, of strong tables, was written since `since`, up to the
+    /// present snapshot at least.
+    pub fn changed_since(&self, span: &Span, since: Timestamp) -> Change {
+        self.replica().changed_since(span, since)
     }
 
     /// Locks `key` until the transaction ends. Savepoints do not give locks back
