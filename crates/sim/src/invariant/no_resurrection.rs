@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use polity_base::Key;
-use polity_crdt::{Stamp, VersionVector};
+use polity_crdt::{Life, VersionVector};
 
 use super::View;
 use super::rows_of_eventual::Row;
@@ -16,7 +16,7 @@ use super::rows_of_eventual::Row;
 #[derive(Default)]
 pub struct NoResurrection {
     vectors: BTreeMap<u64, VersionVector>,
-    deleted: BTreeMap<(u64, Key), Stamp>,
+    deleted: BTreeMap<(u64, Key), Life>,
 }
 
 impl NoResurrection {
@@ -32,10 +32,11 @@ impl NoResurrection {
             }
             for (key, row) in rows {
                 let life = row.state.life;
-                let last = self.deleted.get(&(view.node, key.clone())).copied();
                 if !row.state.is_live() {
-                    self.deleted.insert((view.node, key.clone()), last.map_or(life.stamp, |last| last.max(life.stamp)));
-                } else if let Some(deleted) = last.filter(|deleted| life.stamp < *deleted) {
+                    self.deleted.insert((view.node, key.clone()), life);
+                } else if let Some(deleted) = self.deleted.get(&(view.node, key.clone()))
+                    && is_from_before(life, *deleted)
+                {
                     return Err(format!(
                         "no resurrection: n{} has row {key} of {life:?}, which it knew as deleted by {deleted:?}",
                         view.node
@@ -44,5 +45,31 @@ impl NoResurrection {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a life of a row is none that a replica may know after it has known a deletion.
+/// One of a greater count may have an earlier time: who made the row anew had seen another
+/// deletion than this one. One of a lower count is later than the deletion if that was
+/// forgotten meanwhile.
+fn is_from_before(life: Life, deleted: Life) -> bool {
+    life < deleted && life.stamp < deleted.stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use polity_base::{NodeId, Timestamp};
+    use polity_crdt::Stamp;
+
+    use super::*;
+
+    #[test]
+    fn known_answers() {
+        let life = |count, at| Life { count, stamp: Stamp { at: Timestamp(at), origin: NodeId(1) } };
+        assert!(is_from_before(life(1, 10), life(2, 20)), "the row is back");
+        assert!(is_from_before(life(3, 10), life(4, 20)));
+        assert!(!is_from_before(life(3, 10), life(2, 20)), "deleted twice at a time, and made anew after the first");
+        assert!(!is_from_before(life(1, 30), life(2, 20)), "made anew after all was forgotten");
+        assert!(!is_from_before(life(3, 30), life(2, 20)));
     }
 }
