@@ -5,6 +5,10 @@
 //!   cart; what was taken out so does not come back (observed-remove: Shapiro et al.,
 //!   "Conflict-free Replicated Data Types", SSS 2011).
 //! - A note that somebody overwrote who had seen it does not come back.
+//! - A cart that somebody wrote a note on shows one in the end, unless the cart may also
+//!   have been made by somebody who knew nothing of that note: a new row writes all of its
+//!   columns, its note as NULL, and which of two concurrent writes is the later one no
+//!   client can tell.
 //! - In the end every replica shows the same.
 //! - A session does not lose sight of what it saw or put in, unless it was taken out,
 //!   and does not see again what it saw gone.
@@ -212,9 +216,8 @@ impl<'a> Known<'a> {
                     }
                 }
                 None => {
-                    let wrote = |by: &&Op| by.is_ok() && matches!(by.action, CartAction::Note { found: true, .. });
-                    let mut writes = self.noted.values().filter(|(home, _)| *home == cart.cart).map(|(_, by)| *by);
-                    if let Some(by) = writes.find(wrote) {
+                    let writes = self.noted.values().filter(|(home, by)| *home == cart.cart && by.is_ok());
+                    if let Some((_, by)) = writes.into_iter().find(|(_, by)| !self.may_be_overwritten(by)) {
                         findings.add(Anomaly::Lost, || {
                             vec![
                                 format!("{} wrote a note on cart {}, acknowledged", who(by), cart.cart),
@@ -225,6 +228,46 @@ impl<'a> Known<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the note that an operation wrote may have lost to the NULL of a row that
+    /// was made at the same time: somebody put something in who had not seen the cart,
+    /// and whoever wrote the note had not seen what was put in.
+    fn may_be_overwritten(&self, note: &Op) -> bool {
+        let CartAction::Note { session, cart, found: true, .. } = note.action else { return true };
+        self.added.iter().any(|(element, (home, add))| {
+            let CartAction::Add { session: adder, .. } = add.action else { return false };
+            *home == cart
+                && add.outcome != Outcome::Failed
+                && !self.knew(session, note, |seen| seen.cart == cart && seen.elements.contains(element))
+                && !(session == adder && add.precedes(note))
+                && !self.knew(adder, add, |seen| seen.cart == cart)
+                && !self.wrote_to(adder, add, cart)
+        })
+    }
+
+    /// Whether a session had read something before one of its operations.
+    fn knew(&self, session: u64, until: &Op, what: impl Fn(&SeenCart) -> bool) -> bool {
+        self.before(session, until).any(|operation| match &operation.action {
+            CartAction::Read { seen, last: false, .. } => seen.iter().any(&what),
+            _ => false,
+        })
+    }
+
+    /// Whether a session had changed a cart before one of its operations, and so has it.
+    fn wrote_to(&self, session: u64, until: &Op, which: u64) -> bool {
+        self.before(session, until).any(|operation| match operation.action {
+            CartAction::Add { cart, .. }
+            | CartAction::Remove { cart, found: true, .. }
+            | CartAction::Note { cart, found: true, .. } => cart == which,
+            _ => false,
+        })
+    }
+
+    /// What a session did before one of its operations, acknowledged.
+    fn before(&self, session: u64, until: &Op) -> impl Iterator<Item = &'a Op> {
+        let until = until.invoked;
+        self.sessions.get(&session).into_iter().flatten().copied().filter(move |by| by.completed <= until)
     }
 
     /// Notes that somebody overwrote who had seen them, and by whom.
@@ -370,14 +413,34 @@ mod tests {
 
     #[test]
     fn known_answers_of_notes() {
-        let end = |note| read(9, note, &[7], true);
+        let end_of = |note, elements| read(9, note, elements, true);
+        let end = |note| end_of(note, &[7]);
         assert_eq!(names(&[add(1, 7), note(1, 5), end(Some(5))]), [""; 0]);
         assert_eq!(names(&[add(1, 7), note(1, 5), end(None)]), ["lost"]);
+        assert_eq!(names(&[add(1, 7), note(1, 5), add(1, 8), end_of(None, &[7, 8])]), ["lost"], "it had the cart");
         assert_eq!(names(&[add(1, 7), note(1, 5), end(Some(6))]), ["garbage"]);
         assert_eq!(names(&[add(1, 7), note(1, 5), note(2, 6), end(Some(5))]), [""; 0], "nobody saw it before");
         let seen = read(2, Some(5), &[7], false);
         assert_eq!(names(&[add(1, 7), note(1, 5), seen, note(2, 6), end(Some(5))]), ["resurrected"]);
         assert_eq!(names(&[add(1, 7), note(1, 5), note(1, 6), end(Some(5))]), ["resurrected"], "its own");
+    }
+
+    /// Merging two rows of one key keeps the later note, be it that of a row made without.
+    #[test]
+    fn a_note_may_lose_to_a_cart_that_somebody_made_who_knew_nothing_of_it() {
+        let end = read(9, None, &[7, 8], true);
+        let ends = |actions: &[CartAction]| names(&[actions, &[end.clone()]].concat());
+        assert_eq!(ends(&[add(1, 7), note(1, 5), add(2, 8)]), [""; 0]);
+        // Clocks are wrong: what was made before may have the later time.
+        assert_eq!(ends(&[add(2, 8), add(1, 7), note(1, 5)]), [""; 0]);
+        // Who had seen the cart put something into that one.
+        assert_eq!(ends(&[add(1, 7), read(2, None, &[7], false), note(1, 5), add(2, 8)]), ["lost"]);
+        assert_eq!(ends(&[add(1, 7), note(2, 6), note(1, 5), add(2, 8)]), ["lost"]);
+        // Who wrote the note had seen what was put in.
+        assert_eq!(ends(&[add(1, 7), add(2, 8), read(1, None, &[7, 8], false), note(1, 5)]), ["lost"]);
+        // An update of no row wrote nothing.
+        let missed = CartAction::Note { session: 3, cart: 1, value: 6, found: false };
+        assert_eq!(ends(&[missed, add(1, 7), add(1, 8)]), [""; 0]);
     }
 
     #[test]

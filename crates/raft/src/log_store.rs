@@ -11,14 +11,17 @@
 //! | name | value | written |
 //! |------|-------|---------|
 //! | vote | [`Vote`] | fsynced before it is acted on |
-//! | committed | [`LogId`] | with the next entry, see below |
+//! | committed | [`LogId`] | with the next entry, or fsynced before definitions are applied, see below |
 //! | purged | [`LogId`] | with each purge: it names the term, which the log's own mark does not |
 //! | membership | [`StoredMembership`] | fsynced before the entry is applied |
 //!
 //! The committed position is a hint that lets a restarted replica apply what it
 //! knows to be committed before it has heard from a leader. An fsync of its own
 //! per entry would halve the throughput, so it travels with the next entries. A
-//! value that is behind is safe: a leader tells where the log is committed to.
+//! value that is behind is safe: a leader tells where the log is committed to. Only
+//! definitions (the catalog's rows) do not wait for a leader: they are what a node
+//! needs to go on alone with its eventual tables, so the position is made durable
+//! before an entry that changes them is applied.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -79,6 +82,8 @@ struct Tail {
     committed: Option<LogId>,
     /// `committed` is not in the log yet.
     committed_is_news: bool,
+    /// At least so far it is known from the disk alone.
+    committed_on_disk: Option<LogId>,
 }
 
 impl Tail {
@@ -108,13 +113,15 @@ impl LogStore {
         }
         let purged: Option<LogId> = store.value(name::PURGED)?;
         let last = store.log.last(group).and_then(|(index, term)| log_id(term, index));
+        let committed = store.value(name::COMMITTED)?;
         *store.tail.lock() = Tail {
             entries: VecDeque::new(),
             last: last.max(purged),
             purged,
             vote: store.value(name::VOTE)?,
-            committed: store.value(name::COMMITTED)?,
+            committed,
             committed_is_news: false,
+            committed_on_disk: committed,
         };
         Ok(store)
     }
@@ -133,6 +140,22 @@ impl LogStore {
     pub async fn save_membership(&self, membership: &StoredMembership) -> io::Result<()> {
         let record = self.record(name::MEMBERSHIP, membership)?;
         self.log.append_wait(vec![record]).await.map_err(other)
+    }
+
+    /// Stores that the log is committed up to `at`; it is on disk when this returns.
+    pub async fn mark_committed(&self, at: LogId) -> io::Result<()> {
+        let record = {
+            let tail = self.tail.lock();
+            if tail.committed_on_disk >= Some(at) {
+                return Ok(());
+            }
+            // openraft says how far the log is committed before it has entries applied.
+            self.record(name::COMMITTED, &tail.committed.unwrap_or(at))?
+        };
+        self.log.append_wait(vec![record]).await.map_err(other)?;
+        let mut tail = self.tail.lock();
+        tail.committed_on_disk = tail.committed_on_disk.max(Some(at));
+        Ok(())
     }
 
     /// Forgets the entries up to and with `index`: they are applied.

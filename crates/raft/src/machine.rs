@@ -20,7 +20,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use polity_base::time::HybridClock;
-use polity_base::{NodeId, RangeId, Timestamp};
+use polity_base::{Batch, IndexId, NodeId, Operation, RangeId, Timestamp};
 use polity_store::state::{AppliedMark, EntryBody, EntryOutcome, OrderedEntry, State};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
@@ -181,6 +181,8 @@ struct Step {
     entries: Vec<OrderedEntry>,
     responders: Vec<Option<ApplyResponder<Types>>>,
     memberships: Vec<StoredMembership>,
+    /// The last entry that changes definitions
+    defines: Option<LogId>,
     bytes: usize,
 }
 
@@ -192,6 +194,9 @@ impl Step {
             EntryPayload::Blank => EntryBody::Blank,
             EntryPayload::Normal(pack) => {
                 self.bytes += pack.size();
+                if pack.0.batches.iter().any(defines) {
+                    self.defines = Some(entry.log_id);
+                }
                 EntryBody::Batches { proposed_at: pack.0.proposed_at, batches: pack.0.batches.clone() }
             }
             EntryPayload::Membership(membership) => {
@@ -209,6 +214,17 @@ impl Step {
     }
 }
 
+/// Whether a batch changes definitions: of tables, indexes, roles.
+fn defines(batch: &Batch) -> bool {
+    let catalog = IndexId::CATALOG.0.to_be_bytes();
+    batch.operations.iter().any(|operation| match operation {
+        Operation::Put { key, .. } | Operation::Delete { key } | Operation::Change { key, .. } => {
+            key.starts_with(&catalog)
+        }
+        Operation::Clear { span } => span.start.starts_with(&catalog),
+    })
+}
+
 impl Machine {
     /// The machine, and the end that learns of its own.
     pub fn new(shared: Shared) -> (Machine, oneshot::Receiver<()>) {
@@ -224,6 +240,12 @@ impl Machine {
             // in the log only after the applied position.
             shared.log.save_membership(membership).await?;
             shared.marks.lock().memberships.push(membership.clone());
+        }
+        if let Some(committed) = step.defines {
+            // Before anything relies on them: a node that starts where no leader can tell
+            // it how far the log is committed must know all definitions that it knew, or
+            // its rows of eventual tables would be those of tables it has not heard of.
+            shared.log.mark_committed(committed).await?;
         }
         let begun = Instant::now();
         let outcomes = on_worker(step.bytes, || shared.state.apply(shared.group, &step.entries));

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::door::Removal;
 use crate::invariant::Stored;
 use crate::machine::Machine;
-use crate::run::{World, machine};
+use crate::run::{World, machine, plant};
 
 /// Between two times that the operator asks for something,
 const PAUSE: Duration = Duration::from_millis(200);
@@ -132,7 +132,11 @@ impl World<'_> {
         if !running {
             self.crash(place, Crash::Lost, false, self.sim.elapsed());
         }
-        let Some((file, byte, bit)) = draw(&old, running, &mut Random::new(seed))? else { return Ok(false) };
+        // What must be noticed is for the code to say as it should be, not for a planted bug.
+        plant(None);
+        let drawn = draw(&old, running, &mut Random::new(seed));
+        plant(self.options.bug);
+        let Some((file, byte, bit)) = drawn? else { return Ok(false) };
         self.note(format_args!("n{}: bit {bit} of byte {byte} of {file} flips", old.node));
         old.remember_disk();
         old.disk().flip(&file, byte, bit);

@@ -86,20 +86,23 @@ impl LocalCatalog {
 
     fn now(&self) -> Option<Arc<Eventual>> {
         let mut known = self.known.lock();
-        if let Some(known) = &*known
-            && known.at.elapsed() < FRESH
+        if known.as_ref().is_none_or(|known| known.at.elapsed() >= FRESH)
+            && let Some(catalog) = self.read()
         {
-            return Some(known.eventual.clone());
+            let eventual = match known.take() {
+                Some(before) if before.version == catalog.version => before.eventual,
+                _ => Arc::new(Eventual::of(&catalog)),
+            };
+            *known = Some(Known { at: Instant::now(), version: catalog.version, eventual });
         }
-        // What this node holds is there without waiting.
+        // What was read before is better than nothing.
+        known.as_ref().map(|known| known.eventual.clone())
+    }
+
+    /// What this node holds, which is there without waiting.
+    fn read(&self) -> Option<Arc<Catalog>> {
         let view = store::local(&self.database).now_or_never()?.ok()?;
-        let catalog = self.cache.at(&view).ok()?;
-        let eventual = match known.take() {
-            Some(before) if before.version == catalog.version => before.eventual,
-            _ => Arc::new(Eventual::of(&catalog)),
-        };
-        *known = Some(Known { at: Instant::now(), version: catalog.version, eventual: eventual.clone() });
-        Some(eventual)
+        self.cache.at(&view).ok()
     }
 
     /// Takes note of a storage that is in use here, if no catalog here names it.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use polity_base::{Class, NodeId, RangeId};
-use polity_store::disk::MemoryDisk;
+use polity_base::{Batch, Class, IndexId, Key, NodeId, Operation, RangeId, Timestamp};
+use polity_store::disk::{Crash, MemoryDisk};
 
 use super::world::*;
 use crate::network::{CallError, Network, Request, Response};
@@ -75,11 +75,15 @@ impl Hub {
 }
 
 async fn three() -> (Hub, BTreeMap<u64, Member>) {
+    three_on(&[1, 2, 3].map(MemoryDisk::new)).await
+}
+
+async fn three_on(disks: &[MemoryDisk; 3]) -> (Hub, BTreeMap<u64, Member>) {
     let hub = Hub::default();
     let founders: BTreeMap<_, _> =
         (1..=3).map(|n| (NodeId(n), Peer { address: format!("n{n}"), ..Peer::default() })).collect();
     let mut members = BTreeMap::new();
-    for node in 1..=3 {
+    for (node, disk) in (1..=3).zip(disks) {
         let network = Arc::new(Plug { hub: hub.clone(), from: NodeId(node) });
         let options = GroupOptions {
             founders: founders.clone(),
@@ -89,7 +93,7 @@ async fn three() -> (Hub, BTreeMap<u64, Member>) {
             refuse_after: Duration::from_millis(500),
             ..GroupOptions::default()
         };
-        let store = open_store(Arc::new(MemoryDisk::new(node))).await.unwrap();
+        let store = open_store(Arc::new(disk.clone())).await.unwrap();
         let member = start(store, node, options).await.unwrap();
         hub.inner.lock().members.insert(NodeId(node), member.group.clone());
         members.insert(node, member);
@@ -149,6 +153,39 @@ async fn three_members_agree() {
         assert_eq!(member.rows(), rows);
     }
     stop(hub, members).await;
+}
+
+#[tokio::test]
+async fn a_member_that_starts_alone_has_the_definitions_it_had() {
+    let disks = [1, 2, 3].map(MemoryDisk::new);
+    let (hub, members) = three_on(&disks).await;
+    let define = |n: u8| {
+        let key = Key([&IndexId::CATALOG.0.to_be_bytes()[..], &[n]].concat().into());
+        let operation = Operation::Put { key: key.clone(), value: vec![n].into() };
+        (key, Batch { operations: vec![operation], ..put(n.into(), "k", "v") })
+    };
+    // Nothing is ordered after the last of them that would tell how far the log is committed.
+    for n in 0..5 {
+        let (_, batch) = define(n);
+        by_the_leader(&members, async |group| group.propose(batch.clone()).await.map(|outcome| _ = committed(outcome)))
+            .await;
+    }
+    let (last, _) = define(4);
+    let has_it = |member: &Member| member.state.snapshot().unwrap().get(&last, Timestamp::MAX).unwrap().is_some();
+    while !members.values().all(has_it) {
+        tokio::task::yield_now().await;
+    }
+    // What is not synced by now is lost.
+    let crashed = disks.map(|disk| disk.restart(Crash::Lost));
+    stop(hub, members).await;
+    for (node, disk) in (1..=3).zip(crashed) {
+        let network = Arc::new(Plug { hub: Hub::default(), from: NodeId(node) });
+        let options = GroupOptions { network, ..GroupOptions::default() };
+        let alone = start(open_store(Arc::new(disk)).await.unwrap(), node, options).await.unwrap();
+        assert!(has_it(&alone), "node {node}");
+        assert!(!alone.group.status().leads);
+        alone.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -3,13 +3,6 @@
 //!
 //! Shapiro et al. 2011, section 3: states only grow. Yu & Rostad, "A Low-Cost Set CRDT
 //! Based on Causal Lengths", PaPoC 2020: of two lives of a row the greater stands.
-//!
-//! So a row that was deleted may be there again for one of two reasons: somebody who saw
-//! it deleted inserted it again, which makes its length greater than that of *every*
-//! deletion of the life before, those that happened at the same time and bear a later
-//! stamp included; or all had seen it deleted, its tombstone was collected, and a new
-//! row begins with length one and a stamp that is later. A life that is neither longer
-//! nor later than a deletion was brought back.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +16,7 @@ use super::rows_of_eventual::Row;
 #[derive(Default)]
 pub struct NoResurrection {
     vectors: BTreeMap<u64, VersionVector>,
-    deleted: BTreeMap<(u64, Key), Vec<Life>>,
+    deleted: BTreeMap<(u64, Key), Life>,
 }
 
 impl NoResurrection {
@@ -39,12 +32,11 @@ impl NoResurrection {
             }
             for (key, row) in rows {
                 let life = row.state.life;
-                let known = self.deleted.entry((view.node, key.clone())).or_default();
                 if !row.state.is_live() {
-                    if !known.contains(&life) {
-                        known.push(life);
-                    }
-                } else if let Some(deleted) = known.iter().find(|deleted| brought_back(life, **deleted)) {
+                    self.deleted.insert((view.node, key.clone()), life);
+                } else if let Some(deleted) = self.deleted.get(&(view.node, key.clone()))
+                    && is_from_before(life, *deleted)
+                {
                     return Err(format!(
                         "no resurrection: n{} has row {key} of {life:?}, which it knew as deleted by {deleted:?}",
                         view.node
@@ -56,9 +48,12 @@ impl NoResurrection {
     }
 }
 
-/// Whether a row lives by something from before its deletion.
-fn brought_back(life: Life, deleted: Life) -> bool {
-    life.count < deleted.count && life.stamp < deleted.stamp
+/// Whether a life of a row is none that a replica may know after it has known a deletion.
+/// One of a greater count may have an earlier time: who made the row anew had seen another
+/// deletion than this one. One of a lower count is later than the deletion if that was
+/// forgotten meanwhile.
+fn is_from_before(life: Life, deleted: Life) -> bool {
+    life < deleted && life.stamp < deleted.stamp
 }
 
 #[cfg(test)]
@@ -68,15 +63,13 @@ mod tests {
 
     use super::*;
 
-    fn life(count: u64, at: u64) -> Life {
-        Life { count, stamp: Stamp { at: Timestamp(at), origin: NodeId(1) } }
-    }
-
     #[test]
-    fn what_was_inserted_again_or_anew_was_not_brought_back() {
-        assert!(brought_back(life(1, 10), life(2, 20)), "an insert that the deletion saw");
-        assert!(brought_back(life(3, 30), life(4, 40)), "likewise, in its second life");
-        assert!(!brought_back(life(3, 15), life(2, 20)), "inserted again after another deletion of the same life");
-        assert!(!brought_back(life(1, 30), life(2, 20)), "a new row after the tombstone was collected");
+    fn known_answers() {
+        let life = |count, at| Life { count, stamp: Stamp { at: Timestamp(at), origin: NodeId(1) } };
+        assert!(is_from_before(life(1, 10), life(2, 20)), "the row is back");
+        assert!(is_from_before(life(3, 10), life(4, 20)));
+        assert!(!is_from_before(life(3, 10), life(2, 20)), "deleted twice at a time, and made anew after the first");
+        assert!(!is_from_before(life(1, 30), life(2, 20)), "made anew after all was forgotten");
+        assert!(!is_from_before(life(3, 30), life(2, 20)));
     }
 }
