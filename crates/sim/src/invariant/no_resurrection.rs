@@ -3,6 +3,11 @@
 //!
 //! Shapiro et al. 2011, section 3: states only grow. Yu & Rostad, "A Low-Cost Set CRDT
 //! Based on Causal Lengths", PaPoC 2020: of two lives of a row the greater stands.
+//!
+//! So a row that was deleted may be there again for one of two reasons: somebody who saw
+//! it deleted made it anew, which makes its length greater than that of *every* deletion
+//! of the life before, those of the same time and with a later stamp included; or all had
+//! seen it deleted, that was forgotten, and a new row began with length one, later.
 
 use std::collections::BTreeMap;
 
