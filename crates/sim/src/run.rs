@@ -356,12 +356,13 @@ impl<'a> World<'a> {
         voters.len() as u64 >= least && voters.iter().all(|voter| members.contains(&voter.0))
     }
 
-    /// Whether every node is up, knows a leader, and as many vote as should.
+    /// Whether every node is up, knows a leader, and as many vote as should, alone.
     fn is_well(&self) -> bool {
         let views = self.views();
         let fine = |view: &View| {
             let status = &view.status;
-            status.leader.is_some() && status.failure.is_none() && self.may_vote(&status.voters)
+            let votes = !status.changing && self.may_vote(&status.voters);
+            status.leader.is_some() && status.failure.is_none() && votes
         };
         self.loss.is_none() && views.len() as u64 == self.nodes && views.iter().all(fine)
     }

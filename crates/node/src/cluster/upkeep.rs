@@ -52,7 +52,9 @@ async fn expect(cluster: &Cluster, status: &GroupStatus, expected: &mut Vec<(Nod
 async fn give_votes(cluster: &Cluster, status: &GroupStatus) {
     let now: BTreeSet<NodeId> = status.voters.iter().copied().collect();
     let wanted = voters(&cluster.candidates(status));
-    if wanted == now || wanted.is_empty() {
+    // Whoever led when a change was decided may be gone before it was finished: until
+    // then a majority of the former voters is needed, too (Ongaro 2014, section 4.3).
+    if (wanted == now && !status.changing) || wanted.is_empty() {
         return;
     }
     match cluster.group.change_voters(wanted.clone()).await {
