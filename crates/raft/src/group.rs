@@ -167,6 +167,8 @@ impl Group {
         config.enable_elect = !promised;
         let raft = GroupRaft::new(node, Arc::new(config), links.clone(), store, machine);
         let raft = raft.await.map_err(|e| failed(e.to_string()))?;
+        // Until its task has begun it shows a log without entries, whatever is on the disk.
+        raft.with_raft_state(|_| ()).await.map_err(|e| failed(e.to_string()))?;
 
         let proposer = Proposer::new(id, options.packing, clock, metrics);
         proposer.open(raft.clone());

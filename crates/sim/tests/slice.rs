@@ -11,8 +11,16 @@ use serde_json::Value;
 
 /// Seeds that are always run, with their simulated seconds of work. One that finds a bug
 /// of the database is added here.
-const REGRESSIONS: [(u64, u64); 7] =
-    [(107, WORK), (1, WORK), (4, WORK), (200_001, 6), (1_000_085, 20), (1_000_275, 20), (1_000_336, 20)];
+const REGRESSIONS: [(u64, u64); 8] = [
+    (107, WORK),
+    (1, WORK),
+    (4, WORK),
+    (200_001, 6),
+    (1_000_085, 20),
+    (1_000_275, 20),
+    (1_000_336, 20),
+    (3_000_221, 20),
+];
 /// Simulated seconds of work.
 const WORK: u64 = 8;
 
