@@ -11,7 +11,9 @@
 //! payload = bool 1 byte | integers, dates, times 8 bytes | uuid 16 bytes
 //!         | floats 8 bytes | text and bytes escaped, ended by 00 00 | numeric, see below
 //! ```
-//! A descending column is the same bytes inverted.
+//! A descending column is the same bytes inverted. `decode` reads keys back.
+
+mod decode;
 
 use std::fmt;
 

@@ -50,8 +50,10 @@ fn facts(input: &PlanInput) -> SystemInput {
 fn live(table: &SystemTable, input: &SystemInput, run: &RunState) -> Result<SystemInput> {
     let mut input = input.clone();
     if table.schema == "polity" {
-        let rows_of = if ledger::is_one(table.name) { ledger::rows_of } else { eventual::rows_of };
-        input.live = rows_of(table.name, &run.engine, &input.catalog, &run.view)?;
+        input.live = match ledger::is_one(table.name) {
+            true => ledger::rows_of(table.name, &run.engine, &input.catalog, &run.view)?,
+            false => eventual::rows_of(table.name, &run.engine, &input.catalog)?,
+        };
     }
     match table.name {
         "pg_stat_activity" | "pg_stat_database" => input.activity = activity::sessions(&run.engine),

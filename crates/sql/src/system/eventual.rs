@@ -2,10 +2,9 @@
 //! counters, and the other replicas.
 
 use polity_base::{ColumnId, Key, NodeId, Timestamp, Type, Value};
-use polity_txn::View;
 
 use super::{Rows, SystemInput, text};
-use crate::catalog::{Catalog, Table, rows};
+use crate::catalog::{Catalog, Table};
 use crate::error::Result;
 use crate::expr::Local;
 use crate::expr::text::write;
@@ -27,10 +26,10 @@ fn live(input: &SystemInput, rows: &mut Rows<'_>) {
 }
 
 /// The rows of a table of the schema `polity`, now.
-pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog, view: &View) -> Result<Vec<Vec<Value>>> {
+pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog) -> Result<Vec<Vec<Value>>> {
     let directory = engine.database().directory();
     let Some(replica) = directory.eventual().map(|r| r.replica()) else { return Ok(Vec::new()) };
-    let looking = Looking { catalog, view };
+    let looking = Looking { catalog };
     match table {
         "conflicts" => {
             let found = replica.conflicts(MOST).map_err(polity_txn::Error::from)?;
@@ -92,7 +91,6 @@ pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog, view: &Vi
 /// Names what keys and columns are.
 struct Looking<'a> {
     catalog: &'a Catalog,
-    view: &'a View,
 }
 
 impl Looking<'_> {
@@ -114,17 +112,15 @@ impl Looking<'_> {
         text(write(value, &r#type, Local::UTC))
     }
 
-    /// The primary key as in messages; as bytes, if the row is gone.
+    /// The primary key as in messages: the row may be gone. As bytes, if the table is.
     fn key(&self, key: &Key) -> Value {
         let shown = || {
             let table = table_of(self.catalog, key)?;
-            let stored = self.view.get(key).ok()??;
-            let row = rows::load(table, &stored).ok()?;
-            let places = table.primary.columns.iter().filter_map(|id| {
-                let at = table.columns.iter().position(|c| c.id == *id)?;
-                Some((table.columns[at].name.as_str(), &table.columns[at].r#type, row.get(at)?))
-            });
-            Some(key_text(places, Local::UTC))
+            let columns: Option<Vec<_>> = table.primary.columns.iter().map(|id| table.column_by_id(*id)).collect();
+            let columns = columns?;
+            let values = key.columns(columns.iter().map(|column| &column.r#type))?;
+            let shown = columns.iter().zip(&values).map(|(c, value)| (c.name.as_str(), &c.r#type, value));
+            Some(key_text(shown, Local::UTC))
         };
         text(shown().unwrap_or_else(|| key.to_string()))
     }

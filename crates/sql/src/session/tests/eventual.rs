@@ -221,19 +221,30 @@ async fn both_sides_of_a_cut_write_and_nothing_vanishes() {
     let (mut a, mut b) = (session(&nodes[0]), session(&nodes[1]));
     ok(&mut a, PRODUCTS).await;
     ok(&mut a, "insert into products values (1, 'pen', 9), (2, 'ink', 1)").await;
+    let lots = "create table lots (code text, price numeric(8,2), note text, primary key (code, price)) \
+                with (guarantee = 'eventual')";
+    ok(&mut a, lots).await;
+    ok(&mut a, "insert into lots values ('a''b', 1.50, 'new')").await;
     world.settle().await;
     world.cut(NodeId(2));
     ok(&mut a, "update products set name = 'biro' where id = 1; insert into products values (3, 'nib', 1)").await;
     ok(&mut b, "update products set name = 'quill' where id = 1; delete from products where id = 2").await;
     ok(&mut b, "insert into products values (4, 'cap', 1)").await;
+    // One changes what the other deletes.
+    ok(&mut a, "update lots set note = 'kept' where code = 'a''b' and price = 1.5").await;
+    ok(&mut b, "delete from lots").await;
     world.mend();
     world.settle().await;
     for node in &nodes {
         let mut s = session(node);
         assert_eq!(rows(&mut s, "select id, name from products order by id").await, ["1|quill", "3|nib", "4|cap"]);
         let conflicts = "select table_name, key, column_name, kept, lost, kept_node, lost_node, lost_at <= kept_at \
-                         from polity.conflicts";
-        assert_eq!(rows(&mut s, conflicts).await, ["products|(id)=(1)|name|quill|biro|2|1|Bool(true)"]);
+                         from polity.conflicts order by table_name desc";
+        let told = rows(&mut s, conflicts).await;
+        assert_eq!(told[0], "products|(id)=(1)|name|quill|biro|2|1|Bool(true)");
+        // A row that is gone has its key still.
+        assert!(told[1].starts_with("lots|(code, price)=(a'b, 1.50)|note|NULL|kept|2|1|"), "{told:?}");
+        assert_eq!(told.len(), 2, "{told:?}");
     }
 }
 
