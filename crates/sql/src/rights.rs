@@ -15,6 +15,7 @@ use polity_base::TableId;
 
 use crate::catalog::{Catalog, Privileges, Relation, Role, Table, name};
 use crate::error::{Condition, Error, Result};
+use crate::write::is_default;
 
 /// What a statement does with a relation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,7 +125,8 @@ pub fn of_insert(insert: &Insert) -> Privileges {
 
 /// What an UPDATE does with its table.
 pub fn of_update(update: &Update) -> Privileges {
-    let looks = || looks_at_columns(update.assignments.iter().map(|assignment| &assignment.value));
+    let values = update.assignments.iter().map(|assignment| &assignment.value);
+    let looks = || looks_at_columns(values.filter(|value| !is_default(value)));
     let reads = update.selection.is_some() || update.from.is_some() || update.returning.is_some() || looks();
     reading(Privileges::UPDATE, reads)
 }

@@ -31,7 +31,7 @@ async fn exact_numbers_are_added_to_without_conflicts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_past_can_be_read_and_deleted_rows_are_in_it() {
-    let (cluster, all) = bank().await;
+    let (_cluster, all) = bank().await;
     assert_eq!(answer(&all[0], "INSERT INTO accounts VALUES (1, 'one', 10), (2, 'two', 20)").await, "ok 2");
     assert_eq!(answer(&all[0], "INSERT INTO transfers (payer, payee, amount) VALUES (1, 2, 5)").await, "ok 1");
     agree(&all, "SELECT count(*) FROM transfers", "(1)").await;

@@ -137,11 +137,7 @@ fn relations(ctx: &Context<'_>, objects: Option<&GrantObjects>) -> Result<Vec<Re
                 .detail("Every role may draw from every sequence.")
                 .hint("Grant privileges on the table that the numbers are for."));
         }
-        None => {
-            return Err(Error::unsupported("membership in roles")
-                .detail("A role stands for itself: none is a member of another.")
-                .hint("GRANT privileges ON table TO role, for each role."));
-        }
+        None => return Err(Error::unsupported("membership in roles")),
         Some(other) => {
             return Err(Error::unsupported(format!("privileges on {other}"))
                 .hint("Privileges are on tables and views; every role may make tables in schema public."));

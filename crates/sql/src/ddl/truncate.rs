@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{CascadeOption, Truncate, TruncateIdentityOption};
+use datafusion::sql::sqlparser::ast::{CascadeOption, Truncate, TruncateIdentityOption, TruncateTableTarget};
 use polity_base::{IndexId, TableId};
 
 use super::lock::{self, Locks};
@@ -29,7 +29,7 @@ pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Resu
         let said = ctx.notices.len();
         let mut tables = BTreeSet::new();
         for target in &statement.table_names {
-            tables.insert(lock::table(ctx.catalog, &target.name)?.id);
+            tables.insert(named(ctx, target)?.id);
         }
         add_children(ctx, &mut tables, cascade)?;
         for table in tables.iter().filter_map(|id| ctx.catalog.tables.get(id)) {
@@ -67,12 +67,19 @@ pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Resu
     Ok("TRUNCATE TABLE".to_owned())
 }
 
+/// A table that the statement names and its user may empty.
+fn named(ctx: &Context<'_>, target: &TruncateTableTarget) -> Result<Arc<Table>> {
+    let table = lock::table(ctx.catalog, &target.name)?;
+    rights::require(ctx.catalog, ctx.user, &table, Privileges::TRUNCATE)?;
+    Ok(table)
+}
+
 /// The tables to be emptied, those with references before what they refer to, if a ledger
 /// keeps them.
 fn of_ledgers(ctx: &mut Context<'_>, statement: &Truncate, cascade: bool) -> Result<Option<Vec<Arc<Table>>>> {
     let mut named = BTreeSet::new();
     for target in &statement.table_names {
-        named.insert(lock::table(ctx.catalog, &target.name)?.id);
+        named.insert(self::named(ctx, target)?.id);
     }
     let is_ordered = |table: &&Arc<Table>| table.guarantee == Guarantee::Byzantine;
     if !named.iter().filter_map(|id| ctx.catalog.tables.get(id)).any(|table| is_ordered(&table)) {
@@ -108,7 +115,7 @@ async fn empty(ctx: &mut Context<'_>, tables: &[Arc<Table>]) -> Result<String> {
         let sql = format!("DELETE FROM public.{}", name::quote(&table.name));
         let delete = dialect::read_text(&sql, |parser| parser.parse_statement());
         let delete = delete.map_err(|e| Error::internal(e.to_string()))?;
-        if let Outcome::Stale = write::delete::execute(ctx, &delete, &[]).await? {
+        if let Outcome::Stale = Box::pin(write::delete::execute(ctx, &delete, &[])).await? {
             return Err(Error::internal("a row of a ledger was locked by somebody else"));
         }
     }
