@@ -93,7 +93,6 @@ async fn what_a_crash_left_between_catalog_and_ledger_is_made_up_for() {
     let changes = [
         "ALTER TABLE accounts ADD COLUMN closed boolean NOT NULL DEFAULT false",
         "GRANT UPDATE ON accounts TO ada",
-        "CREATE INDEX by_owner ON accounts (owner)",
         "DROP TABLE transfers",
     ];
     for sql in changes {
