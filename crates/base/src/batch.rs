@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::decimal::Decimal;
 use crate::ids::{ColumnId, NodeId};
 use crate::key::{Key, Span};
 use crate::time::Timestamp;
@@ -106,6 +107,9 @@ pub enum ColumnChange {
         /// Those that are taken out
         removed: Vec<Value>,
     },
+    /// An exact number grows by so much, or shrinks if that is below 0. Only where writes
+    /// are ordered: rounding would not add up in any order.
+    AddNumeric(Decimal),
 }
 
 /// What a counter must stay within, ends included. The same for all rows of a
@@ -141,7 +145,7 @@ impl ColumnChange {
     fn size(&self) -> usize {
         match self {
             ColumnChange::Set(value) => value.size(),
-            ColumnChange::Add { .. } => 24,
+            ColumnChange::Add { .. } | ColumnChange::AddNumeric(_) => 24,
             ColumnChange::Elements { added, removed } => added.iter().chain(removed).map(Value::size).sum(),
         }
     }

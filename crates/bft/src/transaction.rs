@@ -304,6 +304,14 @@ impl Body {
         out
     }
 
+    /// Reads what is to be signed, and nothing else.
+    pub fn decode(bytes: &[u8]) -> Decoded<Body> {
+        if bytes.len() > MAX_BYTES {
+            return Err(DecodeError { offset: MAX_BYTES, what: "it is too large" });
+        }
+        Reader::whole(bytes, Body::read)
+    }
+
     fn read(reader: &mut Reader) -> Decoded<Body> {
         reader.name(NAME)?;
         Ok(Body {
@@ -487,6 +495,10 @@ fn write_column(change: &ColumnChange, out: &mut Vec<u8>) {
             write_values(added, out);
             write_values(removed, out);
         }
+        ColumnChange::AddNumeric(amount) => {
+            out.byte(4);
+            write_values(&[Value::Numeric(*amount)], out);
+        }
     }
 }
 
@@ -503,6 +515,10 @@ fn read_column(reader: &mut Reader) -> Decoded<ColumnChange> {
             bounds: Bounds { lower: reader.option(Reader::i64)?, upper: reader.option(Reader::i64)? },
         },
         3 => ColumnChange::Elements { added: read_values(reader)?, removed: read_values(reader)? },
+        4 => match read_values(reader)?.as_slice() {
+            [Value::Numeric(amount)] => ColumnChange::AddNumeric(*amount),
+            _ => return Err(unknown),
+        },
         _ => return Err(unknown),
     })
 }
@@ -523,6 +539,7 @@ pub(crate) fn read_values(reader: &mut Reader) -> Decoded<Vec<Value>> {
 
 #[cfg(test)]
 mod tests {
+    use polity_base::Decimal;
     use proptest::prelude::*;
 
     use super::*;
@@ -551,6 +568,9 @@ mod tests {
             (any::<i64>(), any::<Option<i64>>(), any::<Option<i64>>())
                 .prop_map(|(amount, lower, upper)| { ColumnChange::Add { amount, bounds: Bounds { lower, upper } } }),
             (values(), values()).prop_map(|(added, removed)| ColumnChange::Elements { added, removed }),
+            (any::<i64>(), 0..9u8).prop_map(|(mantissa, scale)| {
+                ColumnChange::AddNumeric(Decimal::new(i128::from(mantissa), scale).expect("few digits"))
+            }),
         ];
         (any::<u16>().prop_map(ColumnId), change)
     }

@@ -246,6 +246,7 @@ impl Foundation {
         if let Some(host) = &self.ledger {
             // It trusts nobody, and needs no leave to listen.
             links.register(Service::LEDGER, Arc::new(ledger::LedgerAnswers(host.clone())));
+            links.register(Service::LEDGER_VOICE, Arc::new(ledger::Voice(host.clone())));
         }
         links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
         let departures = Arc::new(Departures {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use polity_base::seams::{Entropy as _, unique_id};
-use polity_base::{Bounds, ColumnChange, ColumnId, Key, NodeId, RowChange};
+use polity_base::{Bounds, ColumnChange, ColumnId, Key, NodeId, RowChange, Type};
 use polity_bft::genesis::Genesis;
+use polity_bft::hash::{hex, unhex};
 use polity_bft::ledger::records;
 use polity_bft::signing::SecretKey;
 use polity_bft::transaction::{Body, Operation, SignedTransaction};
@@ -186,16 +187,6 @@ fn read_key(path: &Path) -> Result<SecretKey, Failure> {
     Ok(SecretKey::from_seed(seed.ok_or_else(|| format!("{}: no key of an author", path.display()))?))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
-    (digits.len().is_multiple_of(2)).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
 async fn genesis(admin: &Admin) -> Result<(Vec<u8>, Genesis), Failure> {
     match admin.ask(&Request::LedgerGenesis).await? {
         Answer::Genesis(bytes) => {
@@ -256,8 +247,8 @@ async fn approve(admin: &Admin, change: &ValidatorCommand) -> Outcome {
     for (who, answer) in admin.ask_where(&request, |who| deciding(&who)).await? {
         match answer {
             Ok(Answer::Done(_)) => println!("node {} approves", who.0),
-            // Those before were enough: it is done already.
-            Ok(Answer::Refused(why)) if why.contains("would change nothing") => {}
+            // Those before were enough.
+            Ok(Answer::Already(_)) => {}
             Ok(Answer::Refused(why) | Answer::Later(why)) | Err(why) => println!("node {}: {why}", who.0),
             Ok(other) => return Err(format!("node {} answered {other:?}", who.0).into()),
         }
@@ -303,9 +294,9 @@ fn row_change(tables: &Tables, command: &RowCommand) -> Result<(Key, RowChange),
         RowCommand::Update { row, set, add, .. } => {
             let mut columns = assignments(known()?, set)?;
             for pair in add {
-                let (id, _, value) = column(known()?, pair)?;
-                let amount = value.parse().map_err(|_| format!("{pair}: not a whole number"))?;
-                columns.push((id, ColumnChange::Add { amount, bounds: Bounds::default() }));
+                let (id, r#type, value) = column(known()?, pair)?;
+                columns
+                    .push((id, addition(&r#type, value).ok_or_else(|| format!("{pair}: no number of type {type}"))?));
             }
             Ok((key(row)?, RowChange::Update(columns)))
         }
@@ -323,6 +314,14 @@ fn row_change(tables: &Tables, command: &RowCommand) -> Result<(Key, RowChange),
     }
 }
 
+/// Adding so much to a column; none if that is no number of its type.
+fn addition(r#type: &Type, value: &str) -> Option<ColumnChange> {
+    Some(match r#type {
+        Type::Numeric(_) => ColumnChange::AddNumeric(value.parse().ok()?),
+        _ => ColumnChange::Add { amount: value.parse().ok()?, bounds: Bounds::default() },
+    })
+}
+
 fn assignments(table: &records::Table, pairs: &[String]) -> Result<Vec<(ColumnId, ColumnChange)>, Failure> {
     let assignment = |pair: &String| {
         let (id, r#type, value) = column(table, pair)?;
@@ -333,7 +332,7 @@ fn assignments(table: &records::Table, pairs: &[String]) -> Result<Vec<(ColumnId
 }
 
 /// The column that `name=value` names, its type, and the value.
-fn column<'p>(table: &records::Table, pair: &'p str) -> Result<(ColumnId, polity_base::Type, &'p str), Failure> {
+fn column<'p>(table: &records::Table, pair: &'p str) -> Result<(ColumnId, Type, &'p str), Failure> {
     let (name, value) = pair.split_once('=').ok_or_else(|| format!("{pair}: not name=value"))?;
     let column = table.definition.columns.iter().find(|column| column.name == name);
     let column = column.ok_or_else(|| format!("table \"{}\" has no column \"{name}\"", table.definition.name))?;

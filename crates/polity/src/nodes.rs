@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use polity_base::NodeId;
+use polity_bft::hash::hex;
 use polity_node::admin::{EventualDigest, Liveness, NodeFacts, Request};
 
 use crate::Outcome;
@@ -177,7 +178,7 @@ fn verdict(digests: Vec<Held>) -> Outcome {
     table.set_header(["node", "rows", "SHA-256"]);
     for (node, digest) in &digests {
         let (rows, sha256) = match digest {
-            Ok((rows, sha256)) => (rows.to_string(), hexadecimal(sha256)),
+            Ok((rows, sha256)) => (rows.to_string(), hex(sha256)),
             Err(why) => ("?".to_owned(), why.clone()),
         };
         table.add_row([node.0.to_string(), rows, sha256]);
@@ -191,10 +192,6 @@ fn verdict(digests: Vec<Held>) -> Outcome {
         _ if silent > 0 => Err(format!("{silent} nodes do not answer; the others hold the same").into()),
         _ => Ok(()),
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn role(node: &NodeFacts) -> &'static str {

@@ -2,6 +2,10 @@
 //! agree on every block, what they say can be proved, and the liar is named.
 
 mod common;
+#[path = "byzantine/rights.rs"]
+mod rights;
+#[path = "byzantine/rows.rs"]
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -147,7 +151,6 @@ async fn what_a_ledger_cannot_keep_is_refused_with_the_reason() {
         "ALTER TABLE t ALTER s SET NOT NULL",
         "ALTER TABLE t ALTER s TYPE int USING 1",
         "CREATE UNIQUE INDEX u ON t (s)",
-        "TRUNCATE t",
         "ALTER TABLE strong ADD FOREIGN KEY (id) REFERENCES t",
     ] {
         assert_eq!(answer(&client, sql).await, "0A000", "{sql}");
@@ -253,6 +256,8 @@ async fn authors_sign_for_themselves_and_validators_come_and_go() {
     let stranger = cluster.admin(&insert).unwrap_err();
     assert!(stranger.contains("from this author"), "{stranger}");
     cluster.admin(&["ledger", "key", "register", "ada", "--key", &key]).unwrap();
+    assert!(cluster.admin(&insert).unwrap_err().contains("\"ada\" lacks INSERT"));
+    assert_eq!(answer(&all[1], "CREATE ROLE ada; GRANT INSERT, UPDATE ON accounts TO ada").await, "ok 0");
     cluster.admin(&insert).unwrap();
     cluster.admin(&[&submit[..], &["update", "accounts", "1", "--add", "balance=-4"]].concat()).unwrap();
     agree(&all, "SELECT owner, balance FROM accounts", "(ada,6)").await;
@@ -267,6 +272,10 @@ async fn authors_sign_for_themselves_and_validators_come_and_go() {
     assert_eq!(answer(&all[3], "UPDATE accounts SET balance = balance + 1 WHERE id = 1").await, "ok 1");
     cluster.admin(&["ledger", "key", "register", "polity", "--key", &own, "--exclusive"]).unwrap();
     assert_eq!(answer(&all[3], "UPDATE accounts SET balance = balance + 1 WHERE id = 1").await, "42501");
+    for sql in ["GRANT UPDATE ON accounts TO PUBLIC", "ALTER TABLE accounts ADD n int", "DROP TABLE transfers"] {
+        assert_eq!(answer(&all[3], sql).await, "0A000", "{sql}: the ledger would not take it from a node");
+    }
+    assert_eq!(answer(&all[3], "GRANT SELECT ON accounts TO PUBLIC").await, "ok 0", "that is not the ledger's");
     cluster.admin(&["ledger", "submit", "--key", &own, "update", "accounts", "1", "--set", "balance=70"]).unwrap();
     agree(&all, "SELECT balance FROM accounts", "(70)").await;
 

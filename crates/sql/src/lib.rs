@@ -19,6 +19,7 @@
 //! | [`write`]   | INSERT, UPDATE, DELETE, COPY and the constraints they must keep      |
 //! | [`query`]   | SELECT and whatever else reads, planned and run by DataFusion        |
 //! | [`ledger`]  | what the ledger of byzantine tables is told of them, and how they are checked there |
+//! | [`rights`]  | what a statement does with tables, and whether its user may          |
 //! | [`session`] | one client's conversation: transactions, settings, prepared plans    |
 //!
 //! Nothing here knows sockets, disks or other nodes.
@@ -30,6 +31,7 @@ pub mod expr;
 pub mod ledger;
 pub mod point;
 pub mod query;
+pub mod rights;
 pub mod session;
 pub mod system;
 pub mod write;

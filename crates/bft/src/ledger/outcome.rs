@@ -46,6 +46,8 @@ pub enum Refusal {
     TooMuch(String),
     /// It does not make sense
     Malformed(String),
+    /// It is so already: the change of the validators was made
+    Unchanged,
 }
 
 impl Refusal {
@@ -76,6 +78,7 @@ impl fmt::Display for Refusal {
             Refusal::OutOfRange(column) => write!(f, "\"{column}\" is out of range"),
             Refusal::TooMuch(what) => write!(f, "too much at once: {what}"),
             Refusal::Malformed(what) => write!(f, "{what}"),
+            Refusal::Unchanged => write!(f, "it is so already"),
         }
     }
 }
@@ -106,6 +109,7 @@ impl Outcome {
             Refusal::OutOfRange(column) => (11, column.as_bytes()),
             Refusal::TooMuch(what) => (12, what.as_bytes()),
             Refusal::Malformed(what) => (13, what.as_bytes()),
+            Refusal::Unchanged => (14, &[]),
         };
         out.byte(number);
         out.bytes(what);
@@ -136,6 +140,7 @@ impl Outcome {
             11 => Refusal::OutOfRange(text(reader)?),
             12 => Refusal::TooMuch(text(reader)?),
             13 => Refusal::Malformed(text(reader)?),
+            14 if reader.bytes()?.is_empty() => Refusal::Unchanged,
             _ => return Err(unknown),
         }))
     }
@@ -162,6 +167,7 @@ mod tests {
             Refusal::OutOfRange("e".into()),
             Refusal::TooMuch("f".into()),
             Refusal::Malformed("g".into()),
+            Refusal::Unchanged,
         ];
         let conflicts = refusals.iter().filter(|refusal| refusal.class() == Class::Conflict).count();
         assert_eq!(conflicts, 4);

@@ -18,6 +18,7 @@ use crate::codec::{Decoded, Reader, Write};
 use crate::evidence::Evidence;
 use crate::genesis::Genesis;
 use crate::proof::{Item, Proof, Step};
+use crate::transaction::Privileges;
 use crate::types::{BlockId, Height, LedgerId, Validators};
 
 /// Where a ledger is.
@@ -176,6 +177,15 @@ impl<V: Views> LedgerReader<V> {
         records.into_iter().map(read).collect()
     }
 
+    /// What users may do with a table besides its owner; everybody is the empty name.
+    pub fn grants(&self, storage: IndexId) -> Result<BTreeMap<String, Privileges>, Error> {
+        let read = |(_, value): (Key, Bytes)| {
+            let (privileges, user) = records::decode_grant(&value);
+            (user, privileges)
+        };
+        Ok(self.records_in(&records::grants(storage))?.into_iter().map(read).collect())
+    }
+
     /// Validators, by the height from which on they decide.
     pub fn validators(&self) -> Result<BTreeMap<Height, Validators>, Error> {
         validators(&self.views.now()?)
@@ -188,12 +198,21 @@ impl<V: Views> LedgerReader<V> {
     }
 
     fn records(&self, kind: Kind) -> Result<Vec<(Key, Bytes)>, Error> {
+        self.records_in(&records::all(kind))
+    }
+
+    fn records_in(&self, span: &Span) -> Result<Vec<(Key, Bytes)>, Error> {
         let mut found = Vec::new();
-        self.views.now()?.scan(&records::all(kind), &mut |key, value| {
+        self.views.now()?.scan(span, &mut |key, value| {
             found.push((Key(Bytes::copy_from_slice(key)), Bytes::copy_from_slice(value)));
             ControlFlow::Continue(())
         })?;
         Ok(found)
+    }
+
+    /// The first keys of a span that have a value, or had one as far back as is kept.
+    pub fn keys(&self, span: &Span, most: usize) -> Result<Vec<Key>, Error> {
+        self.views.now()?.keys(span, most)
     }
 
     /// What a key had, newest first, as far back as is kept.

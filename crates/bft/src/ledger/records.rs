@@ -227,14 +227,17 @@ impl Table {
     }
 }
 
-/// The record of privileges.
-pub fn encode_privileges(privileges: Privileges) -> Bytes {
-    Bytes::copy_from_slice(&[privileges.0])
+/// The record of what a user may do: the privileges, and the user.
+pub fn encode_grant(privileges: Privileges, user: &str) -> Bytes {
+    let mut out = vec![privileges.0];
+    out.extend(user.as_bytes());
+    out.into()
 }
 
-/// Reads a record of privileges.
-pub fn decode_privileges(bytes: &[u8]) -> Privileges {
-    Privileges(bytes.first().copied().unwrap_or_default())
+/// Reads a record of what a user may do.
+pub fn decode_grant(bytes: &[u8]) -> (Privileges, String) {
+    let (privileges, user) = bytes.split_first().unwrap_or((&0, &[]));
+    (Privileges(*privileges), String::from_utf8_lossy(user).into_owned())
 }
 
 /// The record of those who approve.

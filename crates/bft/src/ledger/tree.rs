@@ -87,16 +87,20 @@ impl Authenticated for Jellyfish {
             tree.put_value_set(set, version).map(|(root, batch)| (Some(root), batch))
         };
         let (root, batch) = updated.map_err(|e| nodes.error(&e))?;
-        let root = root.ok_or_else(|| Error::Damaged("the tree has no root".to_owned()))?;
+        let mut root = root.ok_or_else(|| Error::Damaged("the tree has no root".to_owned()))?.0;
         let mut writes = BTreeMap::new();
         for stale in &batch.stale_node_index_batch {
             writes.insert(node_key(stale.node_key.nibble_path()), None);
         }
         for (key, node) in batch.node_batch.nodes() {
+            if matches!(node, Node::Null) {
+                // Only a root is. Of a tree that becomes empty the crate may say what it was.
+                root = EMPTY;
+            }
             let encoded = postcard::to_stdvec(node).map_err(|e| Error::Damaged(e.to_string()))?;
             writes.insert(node_key(key.nibble_path()), Some(Bytes::from(encoded)));
         }
-        Ok((root.0, writes.into_iter().collect()))
+        Ok((root, writes.into_iter().collect()))
     }
 
     fn root<V: View>(&self, view: &V) -> Result<Hash, Error> {

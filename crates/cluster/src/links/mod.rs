@@ -73,6 +73,8 @@ impl Service {
     pub const EVENTUAL: Service = Service(5);
     /// Validators of the ledger, which keeps the byzantine tables
     pub const LEDGER: Service = Service(6);
+    /// Validators that sign for users of nodes that are none
+    pub const LEDGER_VOICE: Service = Service(7);
 }
 
 /// Which of a peer's two connections a request goes over.

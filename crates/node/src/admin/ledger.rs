@@ -151,6 +151,7 @@ impl Desk {
     fn ordered(&self, outcome: Result<Outcome, Error>) -> Answer {
         match outcome {
             Ok(Outcome::Applied) => Answer::Done("applied".to_owned()),
+            Ok(Outcome::Refused(Refusal::Unchanged)) => Answer::Already(Refusal::Unchanged.to_string()),
             Ok(Outcome::Refused(refusal)) => Answer::Refused(said(&refusal)),
             Err(error) => failed(&error),
         }

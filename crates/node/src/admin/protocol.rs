@@ -209,6 +209,8 @@ pub enum Answer {
     /// To [`Request::LedgerTables`]: the storages of rows, and the ledger's records of their
     /// tables, encoded.
     Tables(Vec<(u32, Vec<u8>)>),
+    /// Nothing was to be done: it is so already.
+    Already(String),
 }
 
 /// Where the ledger is, as one node sees it.

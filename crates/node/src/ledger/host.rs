@@ -19,7 +19,7 @@ use polity_bft::ledger::storage::store::{Durable, StoreStorage};
 use polity_bft::ledger::{Ledger, Options, Outcome, Refusal};
 use polity_bft::signing::SecretKey;
 use polity_bft::transaction::{Body, Operation, Precondition, SignedTransaction};
-use polity_bft::types::{Height, PublicKey, Validator, Validators};
+use polity_bft::types::{Height, PublicKey, Signature, Validator, Validators};
 use polity_raft::Group;
 use polity_store::log::Log;
 use polity_store::state::{AppliedMark, Checkpointed, State};
@@ -28,7 +28,7 @@ use polity_txn::{Contested, Database, Error, Outage, Snapshot};
 use tokio::sync::{Mutex, watch};
 
 use super::network::LedgerLinks;
-use super::{origin, told};
+use super::{origin, told, voice};
 use crate::error::Error as NodeError;
 
 /// The fewest nodes of which one may lie.
@@ -225,11 +225,15 @@ impl Host {
 
     /// Has a transaction ordered that was signed elsewhere, or here.
     pub async fn order(&self, transaction: SignedTransaction) -> Result<Outcome, Error> {
+        self.hand_in(transaction).await?.map_err(|error| self.refused(error))
+    }
+
+    async fn hand_in(&self, transaction: SignedTransaction) -> Result<Result<Outcome, SubmitError>, Error> {
         let started = self.started().ok_or_else(no_ledger)?;
         self.bytes.fetch_add(transaction.size() as u64, Ordering::Relaxed);
         let mut condition = started.handle.condition();
         tokio::select! {
-            outcome = started.handle.submit(Arc::new(transaction)) => outcome.map_err(|error| self.refused(error)),
+            outcome = started.handle.submit(Arc::new(transaction)) => Ok(outcome),
             quorum = given_up(&mut condition) => Err(Error::Unknown(match quorum {
                 Some(quorum) => format!("while it waited, {}", missing(&quorum)),
                 None => "the ledger stopped while it waited".to_owned(),
@@ -264,6 +268,46 @@ impl Host {
         };
         let signed = SignedTransaction::sign(body, &self.key);
         signed.map_err(|e| LedgerError::Refused(Refusal::Malformed(e.to_string())).into())
+    }
+
+    /// A transaction as a validator signs it: one that is heard, and takes this node's word
+    /// for who its users are. Whom it is asked first is left to chance.
+    async fn spoken_for(&self, reader: &Reader, body: &Body) -> Result<SignedTransaction, Error> {
+        let condition = self.started().ok_or_else(no_ledger)?.handle.condition();
+        let silent: Vec<NodeId> = condition.borrow().quorum.silent.iter().map(|silent| silent.node).collect();
+        let next = reader.height().map_err(unreadable)?.next();
+        let sets = reader.validators().map_err(unreadable)?;
+        let deciding = validators_at(&sets, next).map_err(unreadable)?;
+        let mut asked: Vec<&Validator> = deciding.iter().filter(|v| !silent.contains(&v.node)).collect();
+        let first = usize::try_from(body.nonce % asked.len().max(1) as u128).unwrap_or_default();
+        asked.rotate_left(first);
+        let mut said = Vec::new();
+        for validator in asked {
+            let body = Body { author: validator.key.clone(), ..body.clone() };
+            let answer = tokio::time::timeout(PATIENCE, self.network.signature(validator.node, &body)).await;
+            match answer.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}"))) {
+                Ok(signature) => return Ok(SignedTransaction::with_signature(body, signature)),
+                Err(why) => said.push(format!("node {}: {why}", validator.node.0)),
+            }
+        }
+        let why = format!(
+            "node {} is no validator of the ledger, and none that is heard signs for its users: {}",
+            self.of.node.0,
+            said.join("; ")
+        );
+        Err(Error::Unavailable(Outage { why, unreachable: silent, since: None }))
+    }
+
+    /// Signs what another node's user wants, as if it were a user of this one.
+    pub fn speak(&self, from: NodeId, body: &[u8]) -> Result<Signature, String> {
+        let ledger = self.started().ok_or("this node follows no ledger yet")?.reader.id();
+        if self.of.group.peer(from).is_none() {
+            return Err(format!("node {} does not belong to the cluster", from.0));
+        }
+        let body = Body::decode(body).map_err(|e| format!("it is no transaction: {e}"))?;
+        voice::may_speak(&body, ledger, &self.key.public())?;
+        let signed = SignedTransaction::sign(body, &self.key).map_err(|e| e.to_string())?;
+        Ok(signed.signature().clone())
     }
 
     /// Has all members agree on a ledger of theirs.
@@ -307,13 +351,6 @@ impl Host {
             SubmitError::NoQuorum(quorum) => outage(&quorum),
             SubmitError::Signature => LedgerError::Refused(Refusal::Denied(error.to_string())).into(),
             SubmitError::Unknown => Error::Unknown(error.to_string()),
-            SubmitError::Unwelcome if matches!(self.is_validator(self.of.node), Ok(false)) => {
-                let why = format!(
-                    "node {} is no validator of the ledger, so others do not take its word for who its users are",
-                    self.of.node.0
-                );
-                Error::Unavailable(Outage::because(why))
-            }
             SubmitError::Unwelcome | SubmitError::Refused(_) | SubmitError::Expired(_) | SubmitError::Stopped(_) => {
                 Error::Unavailable(Outage::because(error.to_string()))
             }
@@ -389,7 +426,13 @@ impl byzantine::Ledger for Host {
         if transaction.size() > polity_bft::transaction::MAX_BYTES {
             return Err(LedgerError::TooLarge { limit: polity_bft::transaction::MAX_BYTES }.into());
         }
-        match self.order(transaction).await? {
+        let outcome = match self.hand_in(transaction.clone()).await? {
+            Err(SubmitError::Unwelcome) if matches!(self.is_validator(self.of.node), Ok(false)) => {
+                self.order(self.spoken_for(&reader, transaction.body()).await?).await?
+            }
+            done => done.map_err(|error| self.refused(error))?,
+        };
+        match outcome {
             Outcome::Applied => reader.height().map_err(unreadable),
             Outcome::Refused(refusal) => Err(match refusal {
                 Refusal::Conflict(key) => Error::Conflict(Contested::Key(key)),

@@ -17,6 +17,7 @@
 //! | `host`    | the ledger of this node: none, or running                        |
 //! | `origin`  | the key that the node signs with, and what the ledger began with |
 //! | `network` | messages of validators, over the links                           |
+//! | `voice`   | signing for users of nodes that are no validators                |
 //! | `figures` | numbers for `/metrics` and `/health`                             |
 //! | `told`    | what people should know, in the log of the process               |
 
@@ -25,7 +26,9 @@ mod host;
 mod network;
 mod origin;
 mod told;
+mod voice;
 
 pub(crate) use figures::{LedgerFigures, health};
 pub(crate) use host::{Host, Surroundings};
 pub(crate) use network::LedgerAnswers;
+pub(crate) use voice::Voice;

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use polity_base::NodeId;
 use polity_bft::consensus::driver::Network;
+use polity_bft::transaction::{Body, SignedTransaction};
+use polity_bft::types::Signature;
 use polity_cluster::links::{Handler, Links, Refusal, Service, Traffic};
 use polity_raft::Group;
 use tokio::sync::Semaphore;
@@ -37,6 +39,19 @@ impl LedgerLinks {
         let peer = self.group.peer(node).ok_or_else(|| "it does not belong to the cluster".to_owned())?;
         let call = self.links.call(node, &peer.address, Service::LEDGER, Traffic::Control, Bytes::new());
         call.await.map_err(|e| e.to_string())
+    }
+
+    /// What a validator signs a transaction with, for a user of this node.
+    pub async fn signature(&self, node: NodeId, body: &Body) -> Result<Signature, String> {
+        let peer = self.group.peer(node).ok_or_else(|| "it does not belong to the cluster".to_owned())?;
+        let request = body.encode().into();
+        let call = self.links.call(node, &peer.address, Service::LEDGER_VOICE, Traffic::Bulk, request);
+        let answer = call.await.map_err(|e| e.to_string())?;
+        let signature = Signature::decode(&answer).map_err(|e| format!("its signature: {e}"))?;
+        match SignedTransaction::with_signature(body.clone(), signature.clone()).verify() {
+            true => Ok(signature),
+            false => Err("its signature is not right".to_owned()),
+        }
     }
 }
 

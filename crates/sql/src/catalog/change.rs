@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use polity_base::{Key, TableId};
 
+use super::grants::Grant;
 use super::model::{Catalog, Role, Sequence, Table, View};
 use super::store;
 use crate::ddl::byzantine;
@@ -64,6 +65,7 @@ impl Change {
             self.forget_table(&table);
             self.next.tables.remove(&id);
             self.rows.insert(store::table_key(id), None);
+            self.forget_grants(id);
         }
     }
 
@@ -87,6 +89,7 @@ impl Change {
     /// Removes a view.
     pub fn drop_view(&mut self, id: TableId) {
         self.forget_view(id);
+        self.forget_grants(id);
         self.rows.insert(store::view_key(id), None);
     }
 
@@ -114,6 +117,23 @@ impl Change {
     fn forget_sequence(&mut self, id: TableId) {
         if let Some(old) = self.next.sequences.remove(&id) {
             self.next.names.remove(&old.name);
+        }
+    }
+
+    /// Says what roles may do with a table or a view, in place of what was said before.
+    pub fn put_grants(&mut self, id: TableId, grants: Vec<Grant>) -> Result<()> {
+        if grants.is_empty() {
+            self.forget_grants(id);
+            return Ok(());
+        }
+        self.rows.insert(store::grants_key(id), Some(store::encode(&grants)?));
+        self.next.grants.insert(id, grants.into());
+        Ok(())
+    }
+
+    fn forget_grants(&mut self, id: TableId) {
+        if self.next.grants.remove(&id).is_some() {
+            self.rows.insert(store::grants_key(id), None);
         }
     }
 
@@ -149,6 +169,7 @@ impl Change {
                 byzantine::may_become(&self.next, before.map(|before| &**before), table)?;
             }
         }
+        byzantine::may_tell(ctx, &self.before, &self.next)?;
         for (name, id) in &self.next.names {
             if self.before.names.get(name) != Some(id) {
                 self.rows.insert(store::name_key(name), Some(store::encode(id)?));

@@ -6,6 +6,7 @@
 
 pub mod change;
 pub mod fresh;
+pub mod grants;
 pub mod model;
 pub mod name;
 pub mod rows;
@@ -13,5 +14,6 @@ pub mod store;
 pub mod types;
 
 pub use fresh::Filler;
+pub use grants::{Grant, Grants, Privileges};
 pub use model::*;
 pub use store::CatalogCache;

@@ -10,6 +10,8 @@ use polity_base::key::Direction;
 use polity_base::{Bounds, ColumnId, IndexId, TableId, Type, Value};
 use serde::{Deserialize, Serialize};
 
+use super::grants::Grants;
+
 /// The identifier of the role a cluster begins with, as in PostgreSQL.
 pub const SUPERUSER: TableId = TableId(10);
 
@@ -262,6 +264,8 @@ pub struct Catalog {
     pub views: BTreeMap<TableId, Arc<View>>,
     /// Sequences by identifier
     pub sequences: BTreeMap<TableId, Arc<Sequence>>,
+    /// What roles other than the owner may do with tables and views
+    pub grants: BTreeMap<TableId, Grants>,
     /// Roles by name
     pub roles: BTreeMap<String, Arc<Role>>,
     /// Tables, views, sequences and indexes by name

@@ -10,6 +10,7 @@
 //! 5 name           the identifier of the relation of this name
 //! 6                the first identifier no node has taken yet
 //! 7                the name of the database
+//! 9 id             what roles may do with a table or a view
 //! ```
 //! Every object is one row, so a concurrent change of two tables touches
 //! different keys and does not conflict. A statement that uses a table locks and
@@ -25,6 +26,7 @@ use polity_txn::{Database, Freshness, Isolation, TransactionOptions, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::grants::Grant;
 use super::model::{Catalog, Role, SUPERUSER, Table};
 use crate::error::{Condition, Error, Result};
 
@@ -57,6 +59,7 @@ mod kind {
     pub const DATABASE: u8 = 7;
     /// Locked, never written.
     pub const STORAGE: u8 = 8;
+    pub const GRANTS: u8 = 9;
 }
 
 fn key(kind: u8, rest: &[u8]) -> Key {
@@ -85,6 +88,11 @@ pub fn sequence_key(id: TableId) -> Key {
 /// The key of a role's row.
 pub fn role_key(name: &str) -> Key {
     key(kind::ROLE, name.as_bytes())
+}
+
+/// The key of what roles may do with a table or a view.
+pub fn grants_key(id: TableId) -> Key {
+    key(kind::GRANTS, &id.0.to_be_bytes())
 }
 
 /// A key without a row, which a transaction that makes a storage holds locked:
@@ -162,6 +170,11 @@ fn add(catalog: &mut Catalog, key: &[u8], value: &[u8]) -> Result<()> {
         kind::ROLE => {
             let role: Role = decode(value)?;
             catalog.roles.insert(role.name.clone(), Arc::new(role));
+        }
+        kind::GRANTS => {
+            let id = rest.try_into().map_err(|_| damaged("the key of grants is none"))?;
+            let grants: Vec<Grant> = decode(value)?;
+            catalog.grants.insert(TableId(u32::from_be_bytes(id)), grants.into());
         }
         kind::NAME => {
             let name = std::str::from_utf8(rest).map_err(|_| damaged("a name is not UTF-8"))?;

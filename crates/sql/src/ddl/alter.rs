@@ -12,6 +12,7 @@ use super::{column, constraint, draft, expression, no_column, no_constraint, spe
 use crate::catalog::change::{self, Change};
 use crate::catalog::{Guarantee, Relation, Sequence, Table, View, name, store};
 use crate::error::{Condition, Error, Result};
+use crate::rights;
 use crate::session::Context;
 
 /// ALTER TABLE
@@ -49,6 +50,7 @@ pub(super) async fn lock_table(
             return Ok(None);
         }
         let table = lock::table(ctx.catalog, written)?;
+        rights::require_owner(ctx.catalog, ctx.user, &Relation::Table(table.clone()))?;
         let mut locks = Locks::default();
         locks.table(table.id);
         if locks.take(ctx).await? {
@@ -252,10 +254,13 @@ pub(super) fn role_named(ctx: &Context<'_>, owner: &Owner) -> Result<TableId> {
         Owner::Ident(ident) => name::fold(ident),
         Owner::CurrentRole | Owner::CurrentUser | Owner::SessionUser => ctx.user.to_owned(),
     };
-    match ctx.catalog.roles.get(&name) {
-        Some(role) => Ok(role.id),
-        None => Err(super::role::missing(&name)),
+    let role = ctx.catalog.roles.get(&name).ok_or_else(|| super::role::missing(&name))?;
+    if name != ctx.user && !super::current_role(ctx)?.superuser {
+        return Err(Error::new(Condition::InsufficientPrivilege, format!("must be able to SET ROLE \"{name}\""))
+            .detail("Only a superuser gives what it owns to another role.")
+            .hint("Ask a superuser, or GRANT what the other role needs."));
     }
+    Ok(role.id)
 }
 
 /// What a change of any relation needs: the relation, under its locks. `None`:
@@ -275,6 +280,7 @@ pub(super) async fn lock_relation(
             }
             return Err(no_relation(&old));
         };
+        rights::require_owner(ctx.catalog, ctx.user, &relation)?;
         let mut locks = Locks::default();
         match &relation {
             Relation::Table(t) | Relation::Index(t, _) => locks.table(t.id),

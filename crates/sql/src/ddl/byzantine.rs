@@ -6,15 +6,18 @@
 //! validator computes alike. What is there stays as strict as it is: rows that others
 //! write meanwhile would have to be judged by rules they did not know.
 
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast::{AlterColumnOperation, AlterTableOperation};
 use polity_base::key::Direction;
 use polity_base::{ColumnId, Guarantee, Span};
+use polity_txn::byzantine::bft::ledger::records;
 
 use super::draft::{Draft, new_index};
 use crate::catalog::{Catalog, Column, Merge, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::ledger::definition::{index_for, kind};
-use crate::ledger::{definition, step};
+use crate::ledger::{definition, difference, step};
 use crate::session::Context;
 
 /// So many rows are fetched at once to count them.
@@ -166,6 +169,37 @@ pub fn may_become(catalog: &Catalog, before: Option<&Table>, table: &Table) -> R
         || before.primary != table.primary;
     if stricter || after.key != before.primary.columns {
         return Err(stays(table, "rules that its rows were not written by"));
+    }
+    Ok(())
+}
+
+/// Refuses what a ledger could never be told: it takes a table's definition and grants from
+/// the owner, and no node may speak for an owner who signs with an own key alone.
+pub fn may_tell(ctx: &Context<'_>, before: &Catalog, after: &Catalog) -> Result<()> {
+    let is_ordered = |table: &&Arc<Table>| table.guarantee == Guarantee::Byzantine;
+    let all = before.tables.values().chain(after.tables.values().filter(|t| !before.tables.contains_key(&t.id)));
+    for table in all.filter(is_ordered) {
+        let is_same = match (before.tables.get(&table.id), after.tables.get(&table.id)) {
+            (Some(old), Some(new)) => {
+                let defined_alike = Arc::ptr_eq(old, new) || definition(before, old)? == definition(after, new)?;
+                defined_alike && difference::grants(before, old) == difference::grants(after, new)
+            }
+            _ => false,
+        };
+        let Some(owner) = after.role_by_id(table.owner).filter(|_| !is_same) else { continue };
+        let record = ctx.txn.view().untracked().get(&records::user(&owner.name))?;
+        if record.is_some_and(|record| record.first() == Some(&1)) {
+            return Err(Error::unsupported(format!(
+                "a change of byzantine table \"{}\", whose owner signs with an own key alone",
+                table.name
+            ))
+            .detail(format!(
+                "The ledger takes it from \"{}\", and no node may speak for that user any more.",
+                owner.name
+            ))
+            .hint("Let another role own tables that are to be changed or granted to others.")
+            .table(&table.name));
+        }
     }
     Ok(())
 }

@@ -11,9 +11,10 @@ use super::lock::{self, Locks};
 use super::notice_exists;
 use super::spec::{self, ColumnSpec, ConstraintSpec, TableOptions};
 use crate::catalog::change::{self, Change};
-use crate::catalog::{Check, Column, Filler, Guarantee, Merge, Table, name, rows};
+use crate::catalog::{Check, Column, Filler, Guarantee, Merge, Privileges, Table, name, rows};
 use crate::error::{Condition, Error, Result};
 use crate::query::{PlanInput, RunEnv};
+use crate::rights;
 use crate::session::Context;
 
 const TAG: &str = "CREATE TABLE";
@@ -165,6 +166,7 @@ async fn create_as(ctx: &mut Context<'_>, statement: &CreateTable, query: &Query
     }
     let statement = Statement::Query(Box::new(query.clone()));
     let planned = ctx.engine.planner().plan(&PlanInput::of(ctx), &statement, &[])?;
+    rights::check(ctx.catalog, ctx.user, &planned.needs)?;
     let mut draft = Draft::of(Table { fillfactor, ..new_table(ctx, &table_name).await? });
     for column in planned.columns.iter() {
         draft.add_column(ctx, &column_of_query(&column.name, &column.r#type)?).await?;
@@ -262,6 +264,7 @@ pub(super) async fn like_table(
             return Ok(TAG.to_owned());
         }
         let source = lock::table(ctx.catalog, source)?;
+        rights::require(ctx.catalog, ctx.user, &source, Privileges::SELECT)?;
         if source.guarantee != Guarantee::Strong {
             return Err(Error::unsupported("LIKE of a table that is not strong"));
         }

@@ -10,8 +10,9 @@ use polity_base::{ColumnId, IndexId, TableId, Type, Value};
 use super::lock::{self, Locks};
 use super::spec::{ColumnSpec, ConstraintSpec, ForeignSpec};
 use super::{expression, sequence};
-use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Sequence, Table, change, name, types};
+use crate::catalog::{Catalog, Check, Column, ForeignKey, Index, Privileges, Sequence, Table, change, name, types};
 use crate::error::{Condition, Error, Result};
+use crate::rights;
 use crate::session::Context;
 
 /// Columns a table can have.
@@ -260,6 +261,9 @@ impl Draft {
         }
         let own = name::object(&spec.parent)? == self.table.name;
         let parent = if own { Arc::new(self.table.clone()) } else { lock::table(ctx.catalog, &spec.parent)? };
+        if !own {
+            rights::require(ctx.catalog, ctx.user, &parent, Privileges::REFERENCES)?;
+        }
         super::eventual::not_towards(&parent)?;
         let parent_columns = parent_columns(&parent, &spec.parent_columns)?;
         if parent_columns.len() != columns.len() {

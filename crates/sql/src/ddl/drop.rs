@@ -15,6 +15,7 @@ use super::lock::Locks;
 use crate::catalog::change::Change;
 use crate::catalog::{Catalog, Relation, Table, name, store};
 use crate::error::{Condition, Error, Result};
+use crate::rights;
 use crate::session::Context;
 use crate::session::context::Notice;
 
@@ -226,6 +227,8 @@ impl Removal {
         let (changed, parents) = self.changed_tables(catalog);
         self.tables.iter().chain(&changed).chain(&parents).for_each(|t| locks.table(*t));
         self.views.iter().for_each(|v| locks.key(store::view_key(*v)));
+        // What was granted meanwhile must go with it.
+        self.tables.iter().chain(&self.views).for_each(|id| locks.key(store::grants_key(*id)));
         self.sequences.iter().for_each(|s| locks.key(store::sequence_key(*s)));
         let gone: BTreeSet<&TableId> = self.tables.iter().chain(&self.views).chain(&self.sequences).collect();
         let names = catalog.names.iter().filter(|(_, id)| gone.contains(id) || self.indexes.contains(id));
@@ -317,7 +320,8 @@ pub(super) async fn execute(
                 super::notice(ctx, format!("{word} \"{name}\" does not exist, skipping"));
                 continue;
             };
-            target(&mut removal, ctx.catalog, kind, relation, &name)?;
+            target(&mut removal, ctx.catalog, kind, relation.clone(), &name)?;
+            rights::require_owner(ctx.catalog, ctx.user, &relation)?;
             first.get_or_insert(format!("{word} {name}"));
         }
         let Some(first) = first else { break };

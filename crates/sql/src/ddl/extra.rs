@@ -66,7 +66,9 @@ pub(super) enum RoleOption {
 
 /// Whether a statement that begins with this word may be one of these.
 pub(super) fn may_begin(word: &str) -> bool {
-    const WORDS: [&str; 15] = [
+    const WORDS: [&str; 17] = [
+        "GRANT",
+        "REVOKE",
         "CREATE",
         "ALTER",
         "DROP",
@@ -118,6 +120,8 @@ pub(super) fn is_one(words: [&str; 4], text: &str) -> bool {
             what,
             "TABLE" | "COLUMN" | "INDEX" | "VIEW" | "SEQUENCE" | "DATABASE" | "SCHEMA" | "ROLE" | "EXTENSION" | "TYPE"
         ),
+        ["REVOKE", "GRANT", "OPTION", "FOR"] => true,
+        ["GRANT" | "REVOKE", ..] => !words_of(text).iter().any(|word| word == "ON"),
         ["CREATE", "TABLE", ..] => words_of(text).windows(2).any(|w| w == ["(", "LIKE"]),
         ["ALTER", "TABLE", ..] => is_extra_alter_table(&words_of(text)),
         [
@@ -267,6 +271,8 @@ impl Extra {
             ["CREATE", "UNLOGGED", _] => Ok(Extra::Unsupported("UNLOGGED".to_owned())),
             ["CREATE", "RECURSIVE", _] => Ok(Extra::Unsupported("CREATE RECURSIVE VIEW".to_owned())),
             ["COMMENT", "ON", what] => Ok(Extra::Unsupported(format!("COMMENT ON {what}"))),
+            ["REVOKE", "GRANT", "OPTION"] => Ok(Extra::Unsupported("GRANT OPTION FOR".to_owned())),
+            ["GRANT" | "REVOKE", ..] => Ok(Extra::Unsupported("membership in roles".to_owned())),
             [verb @ ("CREATE" | "ALTER" | "DROP"), what, _] => Ok(Extra::Unsupported(format!("{verb} {what}"))),
             ["VACUUM", ..] => {
                 skip(parser, 1);

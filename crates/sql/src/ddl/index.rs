@@ -10,8 +10,9 @@ use super::draft::{Draft, MAX_KEY_COLUMNS, new_index, ordered};
 use super::lock::{self, Locks};
 use super::{notice_exists, spec};
 use crate::catalog::change::{self, Change};
-use crate::catalog::{Guarantee, Index, Table, name};
+use crate::catalog::{Guarantee, Index, Relation, Table, name};
 use crate::error::{Condition, Error, Result};
+use crate::rights;
 use crate::session::Context;
 
 const TAG: &str = "CREATE INDEX";
@@ -26,6 +27,7 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateIndex) -> Re
     }
     let (table, index) = loop {
         let table = lock::table(ctx.catalog, &statement.table_name)?;
+        rights::require_owner(ctx.catalog, ctx.user, &Relation::Table(table.clone()))?;
         if let Some(taken) = given.as_ref().filter(|n| ctx.catalog.names.contains_key(*n)) {
             if statement.if_not_exists {
                 notice_exists(ctx, taken);

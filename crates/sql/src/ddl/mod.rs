@@ -14,6 +14,7 @@
 //! | [`spec`]                   | definitions as they are written                    |
 //! | [`draft`]                  | definitions matched with the catalog, names made up|
 //! | [`create`], [`alter`], ... | the statements                                     |
+//! | [`grant`]                  | GRANT and REVOKE                                   |
 //! | [`drop`]                   | what depends on what                               |
 //! | [`eventual`], [`byzantine`] | what tables of these guarantees can have           |
 //! | [`build`]                  | filling storages from rows that are there          |
@@ -34,6 +35,7 @@ mod eventual;
 pub mod expression;
 mod extra;
 pub mod garbage;
+mod grant;
 mod index;
 mod lock;
 mod role;
@@ -52,8 +54,9 @@ use datafusion::sql::sqlparser::ast::{self, ObjectName, ObjectType, Statement};
 use polity_base::{TableId, Type, Value};
 
 use self::extra::{Extra, RelationChange, SequenceChange};
-use crate::catalog::{Relation, Role, Table, name};
+use crate::catalog::{Privileges, Relation, Role, Table, name};
 use crate::error::{Condition, Error, Result};
+use crate::rights;
 use crate::session::Context;
 use crate::session::context::Notice;
 
@@ -86,6 +89,8 @@ pub async fn execute(ctx: &mut Context<'_>, statement: &Statement) -> Result<Str
             comment::execute(ctx, object_type, object_name, comment.as_deref(), *if_exists).await
         }
         Statement::Lock(lock) => lock_tables(ctx, lock),
+        Statement::Grant(grant) => grant::give(ctx, grant).await,
+        Statement::Revoke(revoke) => grant::take(ctx, revoke).await,
         other => Err(refused(other)),
     }
 }
@@ -97,14 +102,16 @@ fn lock_tables(ctx: &Context<'_>, statement: &ast::Lock) -> Result<String> {
         return Err(Error::unsupported("LOCK TABLE in a mode other than ACCESS SHARE")
             .hint("Lock rows with SELECT ... FOR UPDATE; SERIALIZABLE transactions need no locks."));
     }
-    statement.tables.iter().try_for_each(|t| lock::table(ctx.catalog, &t.name).map(|_| ()))?;
+    for written in &statement.tables {
+        let table = lock::table(ctx.catalog, &written.name)?;
+        rights::require(ctx.catalog, ctx.user, &table, Privileges::SELECT)?;
+    }
     Ok("LOCK TABLE".to_owned())
 }
 
 /// The error for a statement that Polity does not have.
 fn refused(statement: &Statement) -> Error {
     let hint = match statement {
-        Statement::Grant(_) | Statement::Revoke(_) => Some("Every role may use every table."),
         Statement::CreateSchema { .. } => Some("All tables live in schema public."),
         Statement::CreateDatabase { .. } => Some("A cluster holds one database."),
         Statement::CreateFunction(_) | Statement::CreateTrigger(_) | Statement::CreateProcedure { .. } => {

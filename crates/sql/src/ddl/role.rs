@@ -1,7 +1,7 @@
 //! CREATE, ALTER and DROP ROLE (or USER, which is a role that may log in).
 //!
-//! Every role may use every table: there is no GRANT yet. Superusers alone make
-//! and change roles; others change their own password.
+//! Superusers alone make and change roles; others change their own password. What a role
+//! may do with tables of others, [`super::grant`] says.
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use polity_base::TableId;
@@ -10,7 +10,7 @@ use super::extra::RoleOption;
 use super::lock::Locks;
 use super::scram;
 use crate::catalog::change::Change;
-use crate::catalog::{Role, SUPERUSER, name, store};
+use crate::catalog::{Guarantee, Relation, Role, SUPERUSER, name, store};
 use crate::error::{Condition, Error, Result};
 use crate::session::Context;
 
@@ -121,6 +121,11 @@ pub(super) async fn rename(ctx: &mut Context<'_>, from: &Ident, to: &Ident) -> R
     if ctx.catalog.roles.contains_key(&to) {
         return Err(Error::new(Condition::DuplicateObject, format!("role \"{to}\" already exists")));
     }
+    if let Some(table) = ledger_table_of(ctx, role.id) {
+        return Err(Error::unsupported(format!("renaming \"{from}\", who owns byzantine table \"{table}\""))
+            .detail("A ledger knows the owner of a table by name, and orders no other owner for it.")
+            .hint("Create another role, and GRANT it what it needs."));
+    }
     let mut change = Change::of(ctx.catalog);
     change.drop_role(&from);
     change.put_role(Role { name: to, ..(*role).clone() })?;
@@ -170,9 +175,24 @@ pub(super) async fn drop(ctx: &mut Context<'_>, names: &[ObjectName], if_exists:
     Ok("DROP ROLE".to_owned())
 }
 
+/// What would be left without its owner, or granted to nobody.
 fn owned_by(ctx: &Context<'_>, role: TableId) -> Vec<String> {
     let tables = ctx.catalog.tables.values().filter(|t| t.owner == role).map(|t| format!("owner of table {}", t.name));
     let views = ctx.catalog.views.values().filter(|v| v.owner == role).map(|v| format!("owner of view {}", v.name));
     let sequences = ctx.catalog.sequences.values().filter(|s| s.owner == role && s.owned_by.is_none());
-    tables.chain(views).chain(sequences.map(|s| format!("owner of sequence {}", s.name))).collect()
+    let granted = ctx.catalog.grants.iter().filter(|(_, grants)| grants.iter().any(|grant| grant.to == Some(role)));
+    let granted = granted.filter_map(|(id, _)| match ctx.catalog.relation_by_id(*id)? {
+        Relation::Table(table) => Some(format!("privileges for table {}", table.name)),
+        Relation::View(view) => Some(format!("privileges for view {}", view.name)),
+        Relation::Sequence(_) | Relation::Index(..) => None,
+    });
+    let sequences = sequences.map(|s| format!("owner of sequence {}", s.name));
+    tables.chain(views).chain(sequences).chain(granted).collect()
+}
+
+/// A byzantine table that belongs to a role.
+fn ledger_table_of(ctx: &Context<'_>, role: TableId) -> Option<String> {
+    let owned =
+        |table: &&std::sync::Arc<crate::catalog::Table>| table.owner == role && table.guarantee == Guarantee::Byzantine;
+    ctx.catalog.tables.values().find(owned).map(|table| table.name.clone())
 }

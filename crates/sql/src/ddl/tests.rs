@@ -1,5 +1,7 @@
 //! Statements that change the catalog, run in sessions over a database in memory.
 
+mod grants;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -208,7 +210,6 @@ async fn wrong_definitions_are_refused_with_postgresqls_conditions() {
         ("create index on u (nosuch)", UndefinedColumn),
         ("create index u on u (x)", DuplicateTable),
         ("create schema s", FeatureNotSupported),
-        ("grant select on u to ann", FeatureNotSupported),
         ("create extension x", FeatureNotSupported),
         ("create aggregate x (int) (sfunc = a)", FeatureNotSupported),
         ("drop table nosuch", UndefinedTable),

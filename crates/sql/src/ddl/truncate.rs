@@ -1,16 +1,19 @@
-//! TRUNCATE: the table moves to fresh, empty storages.
+//! TRUNCATE: the table moves to fresh, empty storages; the rows of a byzantine table are
+//! deleted.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{CascadeOption, Truncate, TruncateIdentityOption};
+use datafusion::sql::sqlparser::ast::{CascadeOption, Truncate, TruncateIdentityOption, TruncateTableTarget};
 use polity_base::{IndexId, TableId};
 
 use super::lock::{self, Locks};
-use super::{drop, sequence};
+use super::{dialect, drop, sequence};
 use crate::catalog::change::Change;
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Guarantee, Privileges, Table, name};
 use crate::error::{Condition, Error, Result};
-use crate::session::Context;
+use crate::session::{Context, Outcome};
+use crate::{rights, write};
 
 /// TRUNCATE
 pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Result<String> {
@@ -19,13 +22,19 @@ pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Resu
     }
     let restart = matches!(statement.identity, Some(TruncateIdentityOption::Restart));
     let cascade = matches!(statement.cascade, Some(CascadeOption::Cascade));
+    if let Some(tables) = of_ledgers(ctx, statement, cascade)? {
+        return empty(ctx, &tables).await;
+    }
     let tables = loop {
         let said = ctx.notices.len();
         let mut tables = BTreeSet::new();
         for target in &statement.table_names {
-            tables.insert(lock::table(ctx.catalog, &target.name)?.id);
+            tables.insert(named(ctx, target)?.id);
         }
         add_children(ctx, &mut tables, cascade)?;
+        for table in tables.iter().filter_map(|id| ctx.catalog.tables.get(id)) {
+            rights::require(ctx.catalog, ctx.user, table, Privileges::TRUNCATE)?;
+        }
         let mut locks = Locks::default();
         tables.iter().for_each(|t| locks.table(*t));
         if restart {
@@ -55,6 +64,61 @@ pub(super) async fn execute(ctx: &mut Context<'_>, statement: &Truncate) -> Resu
     emptied.into_iter().try_for_each(|t| change.put_table(t))?;
     sequences.into_iter().try_for_each(|s| change.put_sequence(s))?;
     change.make(ctx)?;
+    Ok("TRUNCATE TABLE".to_owned())
+}
+
+/// A table that the statement names and its user may empty.
+fn named(ctx: &Context<'_>, target: &TruncateTableTarget) -> Result<Arc<Table>> {
+    let table = lock::table(ctx.catalog, &target.name)?;
+    rights::require(ctx.catalog, ctx.user, &table, Privileges::TRUNCATE)?;
+    Ok(table)
+}
+
+/// The tables to be emptied, those with references before what they refer to, if a ledger
+/// keeps them.
+fn of_ledgers(ctx: &mut Context<'_>, statement: &Truncate, cascade: bool) -> Result<Option<Vec<Arc<Table>>>> {
+    let mut named = BTreeSet::new();
+    for target in &statement.table_names {
+        named.insert(self::named(ctx, target)?.id);
+    }
+    let is_ordered = |table: &&Arc<Table>| table.guarantee == Guarantee::Byzantine;
+    if !named.iter().filter_map(|id| ctx.catalog.tables.get(id)).any(|table| is_ordered(&table)) {
+        return Ok(None);
+    }
+    // References are between tables of the same guarantee.
+    add_children(ctx, &mut named, cascade)?;
+    let mut left: Vec<Arc<Table>> = named.iter().filter_map(|id| ctx.catalog.tables.get(id)).cloned().collect();
+    if let Some(other) = left.iter().find(|table| !is_ordered(table)) {
+        return Err(Error::new(
+            Condition::MixedGuarantees,
+            format!("table \"{}\" is {}, and others are byzantine", other.name, other.guarantee.name()),
+        )
+        .detail("One transaction writes tables of one guarantee.")
+        .hint("Truncate them by statements of their own."));
+    }
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let refers = |to: &Table| {
+            left.iter().any(|from| from.id != to.id && from.foreign_keys.iter().any(|key| key.parent == to.id))
+        };
+        let next = left.iter().position(|table| !refers(table)).unwrap_or_default();
+        ordered.push(left.remove(next));
+    }
+    Ok(Some(ordered))
+}
+
+/// Deletes all rows of tables that a ledger keeps, in one transaction for it. It orders
+/// what happens to rows; a table with other storages would be another table.
+async fn empty(ctx: &mut Context<'_>, tables: &[Arc<Table>]) -> Result<String> {
+    for table in tables {
+        rights::require(ctx.catalog, ctx.user, table, Privileges::TRUNCATE.and(Privileges::DELETE))?;
+        let sql = format!("DELETE FROM public.{}", name::quote(&table.name));
+        let delete = dialect::read_text(&sql, |parser| parser.parse_statement());
+        let delete = delete.map_err(|e| Error::internal(e.to_string()))?;
+        if let Outcome::Stale = Box::pin(write::delete::execute(ctx, &delete, &[])).await? {
+            return Err(Error::internal("a row of a ledger was locked by somebody else"));
+        }
+    }
     Ok("TRUNCATE TABLE".to_owned())
 }
 

@@ -23,6 +23,7 @@ use crate::catalog::change::{self, Change};
 use crate::catalog::{Catalog, Relation, View, name, store};
 use crate::error::{Condition, Error, Result};
 use crate::query::PlanInput;
+use crate::rights;
 use crate::session::Context;
 
 const TAG: &str = "CREATE VIEW";
@@ -34,7 +35,10 @@ pub(super) async fn create(ctx: &mut Context<'_>, statement: &CreateView) -> Res
     loop {
         let existing = match ctx.catalog.relation(&view_name) {
             None => None,
-            Some(Relation::View(v)) if statement.or_replace => Some(v),
+            Some(Relation::View(v)) if statement.or_replace => {
+                rights::require_owner(ctx.catalog, ctx.user, &Relation::View(v.clone()))?;
+                Some(v)
+            }
             Some(_) if statement.if_not_exists => {
                 notice_exists(ctx, &view_name);
                 return Ok(TAG.to_owned());
@@ -86,7 +90,7 @@ fn refuse_unknown(statement: &CreateView) -> Result<()> {
     }
 }
 
-fn key_of(catalog: &Catalog, id: TableId) -> polity_base::Key {
+pub(super) fn key_of(catalog: &Catalog, id: TableId) -> polity_base::Key {
     if catalog.views.contains_key(&id) {
         store::view_key(id)
     } else if catalog.sequences.contains_key(&id) {

@@ -3,7 +3,7 @@
 use polity_txn::byzantine::bft::types::Height;
 use polity_txn::byzantine::{Ledger, Reader};
 
-use super::difference::{Change, difference};
+use super::difference::{Change, Known, difference};
 use crate::error::{Condition, Error, Result};
 use crate::session::Engine;
 
@@ -37,7 +37,11 @@ pub async fn in_step(engine: &Engine) -> Result<()> {
 async fn round(engine: &Engine, ledger: &dyn Ledger, reader: &Reader) -> Result<()> {
     // The ledger first: a catalog that is read later knows all that led to it.
     let at: Height = reader.height().map_err(of_ledger)?;
-    let tables = reader.tables().map_err(of_ledger)?;
+    let tables = reader.tables().map_err(of_ledger)?.into_iter().map(|(storage, table)| {
+        let grants = reader.grants(storage).map_err(of_ledger)?;
+        Ok(Known { storage, table, grants })
+    });
+    let tables = tables.collect::<Result<Vec<_>>>()?;
     let catalog = engine.current_catalog().await?;
     for Change { user, table, preconditions, operations } in difference(&catalog, &tables, at)? {
         tracing::info!(table, user, "the ledger is told of a table");

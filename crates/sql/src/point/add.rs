@@ -78,6 +78,10 @@ impl Add {
         Some(Add { target: Arc::new(target), rows, conflict, returning })
     }
 
+    pub(super) fn table(&self) -> &Table {
+        &self.target.table
+    }
+
     pub(super) fn columns(&self) -> Option<&Arc<[Column]>> {
         self.returning.as_ref().map(|r| &r.columns)
     }

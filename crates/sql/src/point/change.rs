@@ -32,7 +32,7 @@ pub struct Change {
     set: Option<Vec<(usize, Expr, Assign)>>,
     /// Whether keys, index entries and references stay as they are
     is_plain: bool,
-    /// Whether it only adds to whole numbers of a row that a ledger keeps: then what they
+    /// Whether it only adds to exact numbers of a row that a ledger keeps: then what they
     /// were does not matter, and those who do it at once do not conflict
     only_adds: bool,
     mode: LockMode,
@@ -120,6 +120,10 @@ impl Change {
         Some(Change { target, access, set: None, is_plain: false, only_adds: false, mode, returning })
     }
 
+    pub(super) fn table(&self) -> &Table {
+        &self.target.table
+    }
+
     pub(super) fn columns(&self) -> Option<&Arc<[Column]>> {
         self.returning.as_ref().map(|r| &r.columns)
     }
@@ -166,23 +170,32 @@ impl Change {
         };
         writing.assigned = set.iter().map(|(place, ..)| *place).collect();
         let mut values = Vec::with_capacity(set.len());
+        let mut rounds = false;
         for (_, expr, assign) in set {
             let drawn = match expr.sequences.is_empty() {
                 true => Vec::new(),
                 false => draw(ctx, &expr.sequences).await?,
             };
             let env = Env::of(ctx, parameters).row(&row).drawn(&drawn);
-            values.push(assign.apply(expr.eval(&env)?, env.local)?);
+            let value = expr.eval(&env)?;
+            let stored = assign.apply(value.clone(), env.local)?;
+            rounds |= unseen && value.compare(&stored).is_some_and(|order| order.is_ne());
+            values.push(stored);
         }
         let mut new = row;
         if self.is_plain {
             let old = if target.table.guarantee == Guarantee::Strong { Vec::new() } else { new.clone() };
             put_into(&mut new, set, values);
-            match unseen && !writing.assigned.iter().any(|place| old.get(*place).is_none_or(Value::is_null)) {
-                true => writing.add(ctx, target, key, &old, &new)?,
-                false => {
+            let additions = match unseen && !rounds {
+                true => merging::added(&target.table, &old, &new, &writing.assigned),
+                false => None,
+            };
+            match additions {
+                Some(additions) => writing.add(ctx, target, key, &new, additions)?,
+                None => {
                     if unseen {
-                        // That it is NULL decides what becomes of it.
+                        // That it is NULL, or what its sum is rounded to, decides what
+                        // becomes of it.
                         ctx.txn.view().get(&key)?;
                     }
                     writing.replace(ctx, target, key, &old, &new)?;

@@ -42,6 +42,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::expr::Parameters;
 use crate::query::{PlanInput, RunEnv};
+use crate::rights::{self, Need};
 use crate::session::{Column, Context, Outcome, Response};
 use crate::write;
 
@@ -50,6 +51,7 @@ pub struct PointPlan {
     statement: Statement,
     arguments: Arguments,
     columns: Option<Arc<[Column]>>,
+    needs: [Need; 1],
     kind: Kind,
 }
 
@@ -85,7 +87,18 @@ impl PointPlan {
             Kind::Add(add) => add.columns().cloned(),
         };
         let Some(arguments) = Arguments::new(&parameters, declared, &uses) else { return Ok(None) };
-        Ok(Some(PointPlan { statement: statement.clone(), arguments, columns, kind }))
+        let table = match &kind {
+            Kind::Read(read) => read.table(),
+            Kind::Change(change) => change.table(),
+            Kind::Add(add) => add.table(),
+        };
+        let needs = [Need::of(table, rights::of_statement(statement))];
+        Ok(Some(PointPlan { statement: statement.clone(), arguments, columns, needs, kind }))
+    }
+
+    /// What it does with which table.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
     }
 
     /// Types of the parameters.
@@ -127,6 +140,7 @@ impl PointPlan {
             }
             _ => {
                 let planned = ctx.engine.planner().plan(&PlanInput::of(ctx), &statement, &[])?;
+                rights::check(ctx.catalog, ctx.user, &planned.needs)?;
                 let rows = ctx.engine.planner().run(&planned, &[], &ctx.txn.view(), RunEnv::of(ctx)).await?;
                 Ok(Outcome::Done(Response::Rows(rows)))
             }

@@ -80,6 +80,10 @@ impl Read {
         Some(Read { table, access, fetch, list, limit, locking })
     }
 
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
     pub(super) fn columns(&self) -> &Arc<[Column]> {
         &self.list.columns
     }

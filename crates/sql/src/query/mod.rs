@@ -61,6 +61,7 @@ use polity_txn::View;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::rights::Need;
 use crate::session::activity::Sessions;
 use crate::session::context::Context;
 use crate::session::settings::Settings;
@@ -102,6 +103,9 @@ pub struct Planned {
     pub parameters: Vec<Type>,
     /// What the rows consist of
     pub columns: Arc<[Column]>,
+    /// What it does with tables and views, but for the one that shows its keys: who runs
+    /// it sees to it that the user may
+    pub needs: Arc<[Need]>,
     work: Arc<planner::Work>,
 }
 

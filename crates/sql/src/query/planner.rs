@@ -249,7 +249,12 @@ fn finished(binder: &Binder<'_>, (plan, outputs): (LogicalPlan, Vec<Output>)) ->
         sequential: binder.sequential.get(),
         plan,
     };
-    Planned { parameters: binder.parameters(), columns: columns.into(), work: Arc::new(work) }
+    Planned {
+        parameters: binder.parameters(),
+        columns: columns.into(),
+        needs: binder.needs().into(),
+        work: Arc::new(work),
+    }
 }
 
 /// Whether a subquery still refers to what is around it.

@@ -9,8 +9,11 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use polity_base::{Type, Value};
 
 use super::PlanInput;
@@ -22,6 +25,7 @@ use super::function::kernel::{Args, Eval, Kernel};
 use super::scan::RunState;
 use super::types::{self, Builder};
 use crate::error::{Error, Result};
+use crate::system::history::History;
 use crate::system::{
     SCALAR_FUNCTIONS, SystemFunction, SystemInput, SystemTable, activity, eventual, ledger, system_table,
 };
@@ -51,8 +55,8 @@ fn live(table: &SystemTable, input: &SystemInput, run: &RunState) -> Result<Syst
     let mut input = input.clone();
     if table.schema == "polity" {
         input.live = match ledger::is_one(table.name) {
-            true => ledger::rows_of(table.name, &run.engine, &input.catalog, &run.view)?,
-            false => eventual::rows_of(table.name, &run.engine, &input.catalog)?,
+            true => ledger::rows_of(table.name, &run.engine)?,
+            false => eventual::rows_of(table.name, &run.engine, &input.catalog, &input.user)?,
         };
     }
     match table.name {
@@ -173,10 +177,55 @@ impl TableProvider for SystemProvider {
         let external = |e: Error| DataFusionError::External(Box::new(e));
         let run = session.config().get_extension::<RunState>();
         let run = run.ok_or_else(|| external(Error::internal("a plan is run without its state")))?;
+        if (self.table.schema, self.table.name) == ("polity", "history") {
+            let history = History::of(&run.engine, &self.input.catalog, &self.input.user);
+            let past = Past { schema: self.schema.clone(), oid: self.table.oid, history };
+            let exec =
+                StreamingTableExec::try_new(self.schema.clone(), vec![Arc::new(past)], projection, [], false, None)?;
+            return Ok(Arc::new(exec));
+        }
         let mut rows = self.table.rows(&live(self.table, &self.input, &run).map_err(external)?);
         rows.iter_mut().for_each(|row| row.push(Value::Oid(self.table.oid)));
         let batch = types::batch(&rows, &self.schema).map_err(external)?;
         let exec = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?;
         Ok(exec)
+    }
+}
+
+/// The history of byzantine tables, read as it is asked for.
+struct Past {
+    schema: SchemaRef,
+    oid: u32,
+    history: Option<History>,
+}
+
+impl fmt::Debug for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the history of byzantine tables")
+    }
+}
+
+impl PartitionStream for Past {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (schema, oid) = (self.schema.clone(), self.oid);
+        let batches = futures::stream::try_unfold(self.history.clone(), move |history| {
+            let schema = schema.clone();
+            async move {
+                let Some(mut history) = history else { return Ok(None) };
+                let external = |e: Error| DataFusionError::External(Box::new(e));
+                let mut rows = history.next_rows().map_err(external)?;
+                if rows.is_empty() {
+                    return Ok(None);
+                }
+                rows.iter_mut().for_each(|row| row.push(Value::Oid(oid)));
+                let batch = types::batch(&rows, &schema).map_err(external)?;
+                Ok(Some((batch, Some(history))))
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
 }

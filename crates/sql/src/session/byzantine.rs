@@ -187,7 +187,10 @@ fn of_refusal(refusal: &Refusal) -> Error {
         Refusal::Denied(why) => {
             return Error::new(Condition::InsufficientPrivilege, "the ledger does not allow it")
                 .detail(format!("The validators say: {why}."))
-                .hint("A user who signs with an own key writes by polity ledger submit.");
+                .hint(
+                    "The owner of the table can GRANT what is missing; superusers of the cluster need it too, but for \
+                     the one who made the ledger. A user who signs with an own key writes by polity ledger submit.",
+                );
         }
         Refusal::NoTable(storage) => {
             return Error::new(Condition::SerializationFailure, "the table is not in the ledger")
@@ -228,6 +231,10 @@ fn of_refusal(refusal: &Refusal) -> Error {
             return Error::new(Condition::NumericValueOutOfRange, format!("column \"{column}\" is out of range"))
                 .detail(ordered)
                 .column(column);
+        }
+        Refusal::Unchanged => {
+            return Error::new(Condition::InternalError, "the ledger does not take the transaction")
+                .detail(format!("The validators say: {refusal}."));
         }
         Refusal::Malformed(what) => {
             return Error::new(Condition::InternalError, "the ledger does not take the transaction")

@@ -49,9 +49,11 @@ impl Place {
 /// Where what `statement` reads and writes can be had, by this catalog.
 pub(super) fn place(statement: &Statement, catalog: &Catalog) -> Place {
     match statement {
-        Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-            place_of_tables(statement, catalog)
-        }
+        Statement::Query(_)
+        | Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::Truncate(_) => place_of_tables(statement, catalog),
         Statement::Copy { source: CopySource::Table { table_name, .. }, .. } => {
             place_of_relation(table_name, &BTreeSet::new(), catalog)
         }

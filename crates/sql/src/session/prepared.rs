@@ -16,6 +16,7 @@ use crate::ddl::shape::{MOST_ALTERNATIVES, MOST_LEVELS};
 use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
 use crate::query::Planned;
+use crate::rights::Need;
 use crate::write::spelling;
 
 /// A parsed statement with room for its plan.
@@ -63,6 +64,16 @@ pub(crate) enum Plan {
     Point(Arc<PointPlan>),
     /// By DataFusion
     Query(Arc<Planned>),
+}
+
+impl Plan {
+    /// What it does with which relations.
+    pub fn needs(&self) -> &[Need] {
+        match self {
+            Plan::Point(point) => point.needs(),
+            Plan::Query(planned) => &planned.needs,
+        }
+    }
 }
 
 impl Prepared {

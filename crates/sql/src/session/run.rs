@@ -18,7 +18,7 @@ use crate::error::{Condition, Error, Result};
 use crate::point::PointPlan;
 use crate::query::{PlanInput, RunEnv};
 use crate::write::copy::CopyIn;
-use crate::{ddl, write};
+use crate::{ddl, rights, write};
 
 /// An open transaction.
 pub(super) struct Active {
@@ -423,6 +423,7 @@ pub(super) fn plan(context: &mut Context<'_>, prepared: &Prepared, statement: &S
     if context.cacheable
         && let Some(plan) = prepared.plan(version, generation)
     {
+        rights::check(context.catalog, context.user, plan.needs())?;
         return Ok(Some(plan));
     }
     let plan = match statement {
@@ -440,6 +441,7 @@ pub(super) fn plan(context: &mut Context<'_>, prepared: &Prepared, statement: &S
         }
         _ => return Ok(None),
     };
+    rights::check(context.catalog, context.user, plan.needs())?;
     if context.cacheable {
         prepared.keep_plan(version, generation, plan.clone());
     }

@@ -4,7 +4,7 @@
 use polity_base::{ColumnId, Key, NodeId, Timestamp, Type, Value};
 
 use super::{Rows, SystemInput, text};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Privileges, Table};
 use crate::error::Result;
 use crate::expr::Local;
 use crate::expr::text::write;
@@ -26,10 +26,14 @@ fn live(input: &SystemInput, rows: &mut Rows<'_>) {
 }
 
 /// The rows of a table of the schema `polity`, now.
-pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog) -> Result<Vec<Vec<Value>>> {
+pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog, user: &str) -> Result<Vec<Vec<Value>>> {
     let directory = engine.database().directory();
     let Some(replica) = directory.eventual().map(|r| r.replica()) else { return Ok(Vec::new()) };
     let looking = Looking { catalog };
+    // Whoever may not read a table does not see its values here. What is left of one that
+    // was dropped is for superusers.
+    let reads = |table: &Table| catalog.privileges_of(user, table.id).include(Privileges::SELECT);
+    let is_superuser = catalog.roles.get(user).is_some_and(|role| role.superuser);
     match table {
         "conflicts" => {
             let found = replica.conflicts(MOST).map_err(polity_txn::Error::from)?;
@@ -48,14 +52,17 @@ pub(crate) fn rows_of(table: &str, engine: &Engine, catalog: &Catalog) -> Result
                     moment(lost.lost_stamp.at),
                 ]
             };
-            Ok(found.into_iter().map(row).collect())
+            let shown = |conflict: &polity_txn::eventual::Conflict| {
+                table_of(catalog, &conflict.key).map_or(is_superuser, reads)
+            };
+            Ok(found.into_iter().filter(shown).map(row).collect())
         }
         "escrow" => {
             let mut all = Vec::new();
             let counts = |t: &&std::sync::Arc<Table>| {
                 t.columns.iter().any(|c| matches!(c.merge, crate::catalog::Merge::Counter(b) if b.any()))
             };
-            for table in catalog.tables.values().filter(counts) {
+            for table in catalog.tables.values().filter(counts).filter(|table| reads(table)) {
                 let left = MOST.saturating_sub(all.len());
                 for counter in replica.shares(table.primary.storage, left).map_err(polity_txn::Error::from)? {
                     for share in counter.shares {

@@ -4,6 +4,7 @@
 use polity_base::text::Settings as TextSettings;
 use polity_base::{TableId, Type, Value};
 
+use super::privileges::has_table_privilege as may;
 use super::shape::{all, system_table};
 use super::{SystemInput, activity, cluster::NAMESPACES, definition, merging, namespace};
 use crate::catalog::{Catalog, Relation, name, types};
@@ -186,36 +187,38 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
         }
         _ => Ok(Value::Null),
     }),
-    // There are no privileges other than those of owners.
+    // NULL stands for what owners have without being granted it.
     strict("acldefault", &[TEXT, OID], TEXT, nothing),
-    // Privileges: every role may use everything that is there
-    strict("has_table_privilege", &[OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
+    // Names first: a literal that may be either is one.
     strict("has_table_privilege", &[TEXT, TEXT], BOOL, |i, a| {
-        regclass(&i.catalog, word(a, 0)).map(|_| Value::Bool(true))
+        may(i, &i.user, regclass(&i.catalog, word(a, 0))?, word(a, 1))
     }),
-    strict("has_table_privilege", &[NAME, OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 1)))),
+    strict("has_table_privilege", &[OID, TEXT], BOOL, |i, a| may(i, &i.user, id(a, 0), word(a, 1))),
     strict("has_table_privilege", &[NAME, TEXT, TEXT], BOOL, |i, a| {
-        regclass(&i.catalog, word(a, 1)).map(|_| Value::Bool(true))
+        may(i, word(a, 0), regclass(&i.catalog, word(a, 1))?, word(a, 2))
     }),
-    strict("has_any_column_privilege", &[OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
+    strict("has_table_privilege", &[NAME, OID, TEXT], BOOL, |i, a| may(i, word(a, 0), id(a, 1), word(a, 2))),
+    // Columns have no privileges of their own.
     strict("has_any_column_privilege", &[TEXT, TEXT], BOOL, |i, a| {
-        regclass(&i.catalog, word(a, 0)).map(|_| Value::Bool(true))
+        may(i, &i.user, regclass(&i.catalog, word(a, 0))?, word(a, 1))
     }),
-    strict("has_column_privilege", &[OID, TEXT, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
-    strict("has_column_privilege", &[OID, Type::Int2, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
+    strict("has_any_column_privilege", &[OID, TEXT], BOOL, |i, a| may(i, &i.user, id(a, 0), word(a, 1))),
     strict("has_column_privilege", &[TEXT, TEXT, TEXT], BOOL, |i, a| {
-        regclass(&i.catalog, word(a, 0)).map(|_| Value::Bool(true))
+        may(i, &i.user, regclass(&i.catalog, word(a, 0))?, word(a, 2))
     }),
-    strict("has_sequence_privilege", &[OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
+    strict("has_column_privilege", &[OID, TEXT, TEXT], BOOL, |i, a| may(i, &i.user, id(a, 0), word(a, 2))),
+    strict("has_column_privilege", &[OID, Type::Int2, TEXT], BOOL, |i, a| may(i, &i.user, id(a, 0), word(a, 2))),
+    // Sequences, types, functions: every role may use what is there.
     strict("has_sequence_privilege", &[TEXT, TEXT], BOOL, |i, a| {
         regclass(&i.catalog, word(a, 0)).map(|_| Value::Bool(true))
     }),
-    strict("has_schema_privilege", &[OID, TEXT], BOOL, |_, a| schema_privilege(id(a, 0), word(a, 1))),
+    strict("has_sequence_privilege", &[OID, TEXT], BOOL, |i, a| Ok(exists(&i.catalog, id(a, 0)))),
     strict("has_schema_privilege", &[TEXT, TEXT], BOOL, |_, a| schema_privilege(regnamespace(word(a, 0))?, word(a, 1))),
-    strict("has_schema_privilege", &[NAME, OID, TEXT], BOOL, |_, a| schema_privilege(id(a, 1), word(a, 2))),
+    strict("has_schema_privilege", &[OID, TEXT], BOOL, |_, a| schema_privilege(id(a, 0), word(a, 1))),
     strict("has_schema_privilege", &[NAME, TEXT, TEXT], BOOL, |_, a| {
         schema_privilege(regnamespace(word(a, 1))?, word(a, 2))
     }),
+    strict("has_schema_privilege", &[NAME, OID, TEXT], BOOL, |_, a| schema_privilege(id(a, 1), word(a, 2))),
     strict("has_database_privilege", &[OID, TEXT], BOOL, |_, a| database_privilege(word(a, 1))),
     strict("has_database_privilege", &[TEXT, TEXT], BOOL, |_, a| database_privilege(word(a, 1))),
     strict("has_database_privilege", &[NAME, OID, TEXT], BOOL, |_, a| database_privilege(word(a, 2))),

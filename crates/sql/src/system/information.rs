@@ -24,7 +24,7 @@ pub(super) fn fill_of(name: &str) -> Option<Fill> {
         "constraint_column_usage" => constraint_column_usage,
         "constraint_table_usage" => constraint_table_usage,
         "check_constraints" => check_constraints,
-        "table_privileges" | "role_table_grants" => table_privileges,
+        "table_privileges" | "role_table_grants" => super::privileges::table_privileges,
         "enabled_roles" => enabled_roles,
         "character_sets" => character_sets,
         "collations" => collations,
@@ -32,7 +32,7 @@ pub(super) fn fill_of(name: &str) -> Option<Fill> {
     })
 }
 
-fn yes(is: bool) -> Value {
+pub(super) fn yes(is: bool) -> Value {
     text(if is { "YES" } else { "NO" })
 }
 
@@ -44,7 +44,7 @@ fn ordinal(at: usize) -> Value {
     Value::Int4(i32::try_from(at).unwrap_or(i32::MAX).saturating_add(1))
 }
 
-fn database(input: &SystemInput) -> Value {
+pub(super) fn database(input: &SystemInput) -> Value {
     text(&input.catalog.database)
 }
 
@@ -455,28 +455,6 @@ fn check_constraints(input: &SystemInput, rows: &mut Rows<'_>) {
                 ("constraint_schema", text("public")),
                 ("constraint_name", text(c.name)),
                 ("check_clause", maybe(c.condition)),
-            ]);
-        }
-    }
-}
-
-/// Every role may use every table.
-fn table_privileges(input: &SystemInput, rows: &mut Rows<'_>) {
-    let tables = input.catalog.tables.values().map(|t| (&t.name, t.owner, false));
-    for (name, owner, is_view) in tables.chain(input.catalog.views.values().map(|v| (&v.name, v.owner, true))) {
-        for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES"] {
-            if is_view && privilege != "SELECT" {
-                continue;
-            }
-            rows.add([
-                ("grantor", owner_name(input, owner)),
-                ("grantee", text("PUBLIC")),
-                ("table_catalog", database(input)),
-                ("table_schema", text("public")),
-                ("table_name", text(name)),
-                ("privilege_type", text(privilege)),
-                ("is_grantable", yes(false)),
-                ("with_hierarchy", yes(privilege == "SELECT")),
             ]);
         }
     }

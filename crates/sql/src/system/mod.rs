@@ -11,9 +11,11 @@
 //! | [`activity`]    | sessions and locks                                        |
 //! | [`eventual`]    | what the replica of eventual tables knows: schema `polity` |
 //! | [`ledger`]      | what the ledger of byzantine tables knows: schema `polity` |
+//! | [`history`]     | what rows of byzantine tables were before                 |
 //! | [`cluster`]     | types, roles, settings, and what is always there          |
 //! | `merging`       | `counter` and `set_of`, as types                          |
 //! | [`information`] | the SQL standard's view of the same                       |
+//! | `privileges`    | who may do what                                           |
 //! | [`definition`]  | objects as the SQL that would make them                   |
 //! | [`functions`]   | functions over the catalog                                |
 
@@ -22,9 +24,11 @@ mod cluster;
 pub mod definition;
 pub(crate) mod eventual;
 pub mod functions;
+pub(crate) mod history;
 mod information;
 pub(crate) mod ledger;
 mod merging;
+mod privileges;
 mod relations;
 mod shape;
 #[cfg(test)]

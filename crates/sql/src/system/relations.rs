@@ -5,6 +5,7 @@ use polity_base::key::Direction;
 use polity_base::{ColumnId, TableId, Type, Value};
 
 use super::cluster::{opclass, storage_of, type_facts};
+use super::privileges::acl;
 use super::shape::{Fill, all};
 use super::{Rows, SystemInput, attnum, bool, count, definition, maybe, merging, namespace, oid, text};
 use crate::catalog::{Action, Column, ForeignKey, Guarantee, Identity, Index, SUPERUSER, Table, View};
@@ -100,6 +101,7 @@ fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
             ("relhastriggers", bool(referenced || !t.foreign_keys.is_empty())),
             ("relispopulated", bool(true)),
             ("relreplident", text("d")),
+            ("relacl", acl(catalog, t.id, t.owner)),
             ("reloptions", reloptions(t.fillfactor, Some(t))),
         ]);
         for index in indexes_of(t) {
@@ -122,6 +124,7 @@ fn classes(input: &SystemInput, rows: &mut Rows<'_>) {
     }
     for v in catalog.views.values() {
         simple_class(rows, v.id.0, &v.name, namespace::PUBLIC, v.owner, "v", v.columns.len());
+        rows.set(rows.rows.len() - 1, [("relacl", acl(catalog, v.id, v.owner))]);
     }
     for s in catalog.sequences.values() {
         simple_class(rows, s.id.0, &s.name, namespace::PUBLIC, s.owner, "S", 3);

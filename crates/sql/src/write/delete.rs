@@ -13,6 +13,7 @@ use crate::catalog::Table;
 use crate::error::{Condition, Error, Result};
 use crate::expr::{Parameters, Scope};
 use crate::query::{PlanInput, Planned};
+use crate::rights;
 use crate::session::{Context, Description, Outcome, Response, Verb};
 
 /// A DELETE as a query: key, columns, columns of other tables.
@@ -28,6 +29,7 @@ impl Plan {
         let item = from_item(delete)?;
         let (written, alias) = select::written_table(item)?;
         let table = table_of(ctx.catalog, written, "DELETE")?;
+        rights::require(ctx.catalog, ctx.user, &table, rights::of_delete(delete))?;
         let qualifier = alias.unwrap_or_else(|| table.name.clone());
         let (using, with) = spelling::without_carrier(delete.using.as_deref().unwrap_or_default());
         let mut items = select::key_and_columns(&table, &qualifier);

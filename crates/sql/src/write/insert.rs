@@ -18,6 +18,7 @@ use crate::catalog::{Identity, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Assign, Env, Parameters, Scope};
 use crate::query::{PlanInput, Planned, RunEnv};
+use crate::rights;
 use crate::session::{Context, Description, Outcome, Response, Verb};
 
 /// What an INSERT says, resolved against the catalog.
@@ -51,6 +52,7 @@ impl<'a> Shape<'a> {
             return Err(Error::new(Condition::SyntaxError, format!("syntax error at or near \"{}\"", insert.table)));
         };
         let table = table_of(ctx.catalog, written, "INSERT")?;
+        rights::require(ctx.catalog, ctx.user, &table, rights::of_insert(insert))?;
         // OVERRIDING has no place in the tree: it arrives as OVERWRITE [TABLE].
         let overriding = match (insert.overwrite, insert.has_table_keyword) {
             (false, false) => Overriding::No,

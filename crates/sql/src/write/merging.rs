@@ -70,23 +70,33 @@ pub(super) fn may_move(table: &Table) -> Result<()> {
     }
 }
 
-/// Whether an assignment adds to a whole number something that does not depend on the
-/// row: then a ledger can do it whatever the number has become.
+/// Whether an assignment adds to an exact number something that does not depend on the
+/// row: then a ledger can do it whatever the number has become. Floating point numbers do
+/// not add up alike in any order, and what a sum is rounded to depends on the sum.
 pub(crate) fn adds(column: &Column, place: usize, value: &Ast, compiled: &Expr) -> bool {
-    let is_whole = |t: &Type| matches!(t, Type::Int2 | Type::Int4 | Type::Int8);
+    let is_exact = |t: &Type| matches!(t, Type::Int2 | Type::Int4 | Type::Int8 | Type::Numeric(_));
+    let is_numeric = |t: &Type| matches!(t, Type::Numeric(_));
     let mut read = Vec::new();
     compiled.columns(&mut |at| read.push(at));
-    is_whole(&column.r#type) && is_whole(&compiled.r#type) && read == [place] && is_relative(value, &column.name)
+    is_exact(&column.r#type)
+        && is_exact(&compiled.r#type)
+        && (is_numeric(&column.r#type) || !is_numeric(&compiled.r#type))
+        && read == [place]
+        && is_relative(value, &column.name)
 }
 
-/// A row to whose columns at `places` was added what makes `new` of `old`.
-pub(super) fn added(table: &Table, old: &[Value], new: &[Value], places: &[usize]) -> RowChange {
+/// A row to whose columns at `places` was added what makes `new` of `old`; none if that
+/// cannot be said by additions.
+pub(crate) fn added(table: &Table, old: &[Value], new: &[Value], places: &[usize]) -> Option<RowChange> {
     let change = |place: &usize| {
         let (column, old, new) = (table.columns.get(*place)?, old.get(*place)?, new.get(*place)?);
-        let amount = new.as_i64()?.wrapping_sub(old.as_i64()?);
-        Some((column.id, ColumnChange::Add { amount, bounds: Bounds::default() }))
+        let change = match (old, new) {
+            (Value::Numeric(old), Value::Numeric(new)) => ColumnChange::AddNumeric(new.checked_sub(*old)?),
+            _ => ColumnChange::Add { amount: new.as_i64()?.wrapping_sub(old.as_i64()?), bounds: Bounds::default() },
+        };
+        Some((column.id, change))
     };
-    RowChange::Update(places.iter().filter_map(change).collect())
+    places.iter().map(change).collect::<Option<_>>().map(RowChange::Update)
 }
 
 /// A new row.

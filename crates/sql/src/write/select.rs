@@ -14,6 +14,7 @@ use crate::error::{Condition, Error, Result};
 use crate::expr::operand::bare_parameter;
 use crate::expr::{Parameters, cast};
 use crate::query::{PlanInput, Planned, RunEnv};
+use crate::rights;
 use crate::session::{Context, RowStream};
 
 /// The hidden column that gives a row's key.
@@ -125,6 +126,7 @@ pub fn plan(
 ) -> Result<Planned> {
     let input = PlanInput { expose_key: expose, ..PlanInput::of(ctx) };
     let planned = ctx.engine.planner().plan(&input, statement, &parameters.types())?;
+    rights::check(ctx.catalog, ctx.user, &planned.needs)?;
     // Parameters that only other parts of the statement use are theirs to type.
     let used = placeholders(statement);
     for (at, r#type) in planned.parameters.iter().enumerate().filter(|(at, _)| used.contains(at)) {

@@ -16,6 +16,7 @@ use crate::catalog::{Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::Parameters;
 use crate::query::Planned;
+use crate::rights;
 use crate::session::{Column, Context, Description, Outcome, Response, RowStream, Verb};
 
 /// The locking clause has no words for the two weaker modes of each pair: they
@@ -95,6 +96,7 @@ impl Plan {
         let Statement::Query(query) = statement else { return Err(Error::internal("not a query")) };
         let (table, qualifier) = one_table(ctx, query)?;
         let locking = Locking::of(&query.locks, &qualifier)?;
+        rights::require(ctx.catalog, ctx.user, &table, rights::OF_LOCKING)?;
         let mut keyed = (**query).clone();
         keyed.locks = Vec::new();
         if let SetExpr::Select(select) = keyed.body.as_mut() {

@@ -244,11 +244,18 @@ impl Writing {
         Ok(())
     }
 
-    /// Adds to whole numbers of a row that a ledger keeps. Whether they satisfy what they
-    /// must is for the ledger to say, which knows what they are when their turn comes.
-    pub fn add(&mut self, ctx: &mut Context<'_>, target: &Target, key: Key, old: &[Value], new: &[Value]) -> Step<()> {
+    /// Adds to numbers of a row that a ledger keeps. Whether they satisfy what they must is
+    /// for the ledger to say, which knows what they are when their turn comes.
+    pub fn add(
+        &mut self,
+        ctx: &mut Context<'_>,
+        target: &Target,
+        key: Key,
+        new: &[Value],
+        additions: RowChange,
+    ) -> Step<()> {
         touch(ctx, target);
-        merging::write_row(ctx, target, key, Some(new), || merging::added(&target.table, old, new, &self.assigned))?;
+        merging::write_row(ctx, target, key, Some(new), || additions)?;
         Ok(())
     }
 

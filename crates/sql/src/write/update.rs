@@ -20,6 +20,7 @@ use crate::catalog::{Identity, Table, name};
 use crate::error::{Condition, Error, Result};
 use crate::expr::{self, Assign, Env, Parameters, Scope};
 use crate::query::{PlanInput, Planned, RunEnv};
+use crate::rights;
 use crate::session::{Context, Description, Outcome, Response, Verb};
 
 /// Which columns a SET list assigns what.
@@ -222,6 +223,7 @@ impl Plan {
         }
         let (written, alias) = select::written_table(&update.table)?;
         let table = table_of(ctx.catalog, written, "UPDATE")?;
+        rights::require(ctx.catalog, ctx.user, &table, rights::of_update(update))?;
         let qualifier = alias.unwrap_or_else(|| table.name.clone());
         let (from, with) = spelling::without_carrier(from_list(update)?);
         let assignments = Assignments::of(&table, &update.assignments)?;

@@ -114,21 +114,32 @@ impl Scan {
     /// Shows `visit` the rows that follow, each with its key and when it was
     /// written, until it breaks or the end is reached.
     pub fn drive(&mut self, mut visit: impl FnMut(&[u8], Timestamp, &[u8]) -> ControlFlow<()>) -> Result<(), Error> {
+        self.drive_all(|key, written, row| match row {
+            Some(row) => visit(key, written, row),
+            None => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The same with the keys whose rows were deleted, as far as a trace of that is left.
+    pub fn drive_all(
+        &mut self,
+        mut visit: impl FnMut(&[u8], Timestamp, Option<&[u8]>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         while !self.done {
             let flow = match self.step()? {
                 Next::End => {
                     self.done = true;
                     ControlFlow::Break(())
                 }
-                Next::Layer(key, (written, row)) => match row {
-                    Some(row) if self.is_there(&key, written) => visit(&key, written, &row),
-                    _ => ControlFlow::Continue(()),
+                Next::Layer(key, (written, row)) => match self.is_there(&key, written) {
+                    true => visit(&key, written, row.as_deref()),
+                    false => ControlFlow::Continue(()),
                 },
                 Next::Base((key, stored)) => {
                     let (key, written) = split(key.value());
-                    match unwrap(stored.value()) {
-                        Some(row) if self.is_there(key, written) => visit(key, written, row),
-                        _ => ControlFlow::Continue(()),
+                    match self.is_there(key, written) {
+                        true => visit(key, written, unwrap(stored.value())),
+                        false => ControlFlow::Continue(()),
                     }
                 }
             };

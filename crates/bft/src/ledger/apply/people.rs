@@ -73,7 +73,7 @@ impl<V: View> Work<'_, V> {
         }
         for who in [user, ""] {
             let granted = self.state.get(&records::grant(storage, who))?;
-            if granted.is_some_and(|bytes| records::decode_privileges(&bytes).include(needed)) {
+            if granted.is_some_and(|bytes| records::decode_grant(&bytes).0.include(needed)) {
                 return Ok(());
             }
         }
@@ -92,7 +92,7 @@ impl<V: View> Work<'_, V> {
     pub(super) fn grant(&mut self, actor: &Actor, storage: IndexId, user: &str, privileges: Privileges) -> Step {
         let table = self.table(storage)?;
         self.require_owner(actor, &table)?;
-        let record = (privileges != Privileges::default()).then(|| records::encode_privileges(privileges));
+        let record = (privileges != Privileges::default()).then(|| records::encode_grant(privileges, user));
         self.state.put(records::grant(storage, user), record);
         Ok(())
     }
@@ -164,7 +164,7 @@ fn changed(before: &Validators, change: &ValidatorChange) -> Result<Validators, 
     let after = Validators::new(list);
     match after.fault() {
         Some(fault) => Err(Refusal::Malformed(fault.to_owned())),
-        None if after == *before => Err(Refusal::Malformed("that would change nothing".to_owned())),
+        None if after == *before => Err(Refusal::Unchanged),
         None => Ok(after),
     }
 }

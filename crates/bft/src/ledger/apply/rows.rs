@@ -73,6 +73,14 @@ fn changed(definition: &Definition, mut slots: Slots, columns: &[(ColumnId, Colu
                     return Err(Refusal::Malformed(format!("\"{}\" is no number", column.name)));
                 }
             }
+            ColumnChange::AddNumeric(amount) => match slot {
+                Value::Null => {}
+                Value::Numeric(value) => {
+                    let sum = value.checked_add(*amount);
+                    *value = sum.ok_or_else(|| Refusal::OutOfRange(column.name.clone()))?;
+                }
+                _ => return Err(Refusal::Malformed(format!("\"{}\" is no exact number", column.name))),
+            },
             ColumnChange::Elements { .. } => {
                 return Err(Refusal::Malformed(format!("\"{}\" is no set: there are none here", column.name)));
             }

@@ -162,6 +162,15 @@ impl View for MemoryView {
         Ok(())
     }
 
+    fn keys(&self, span: &Span, most: usize) -> Result<Vec<Key>, Error> {
+        if span.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written = |versions: &[(u64, Option<Bytes>)]| versions.first().is_some_and(|(time, _)| *time <= self.at);
+        let all = self.rows.range(span.start.clone()..span.end.clone());
+        Ok(all.filter(|(_, versions)| written(versions)).map(|(key, _)| key.clone()).take(most).collect())
+    }
+
     fn versions(&self, key: &[u8]) -> Result<Vec<(u64, Option<Bytes>)>, Error> {
         let versions = self.rows.get(key).into_iter().flatten().rev();
         Ok(versions.filter(|(time, _)| *time <= self.at).cloned().collect())

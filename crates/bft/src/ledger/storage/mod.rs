@@ -77,6 +77,9 @@ pub trait View: Clone + Send {
     /// Shows `visit` the keys of a span and their values, in order, until it breaks.
     fn scan(&self, span: &Span, visit: Visit) -> Result<(), Error>;
 
+    /// The first keys of a span that have a value, or had one as far back as is kept.
+    fn keys(&self, span: &Span, most: usize) -> Result<Vec<Key>, Error>;
+
     /// What a key had, newest first, and the times of the blocks that wrote it: as far
     /// back as is kept.
     fn versions(&self, key: &[u8]) -> Result<Vec<(u64, Option<Bytes>)>, Error>;

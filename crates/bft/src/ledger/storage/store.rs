@@ -9,12 +9,13 @@
 //! batches that the state remembers key by key: they get timestamps a nanosecond apart,
 //! within the block's millisecond, and become visible all together.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use polity_base::{Batch, Guarantee, NodeId, Operation, RangeId, Span, Timestamp};
+use polity_base::{Batch, Guarantee, Key, NodeId, Operation, RangeId, Span, Timestamp};
 use polity_store::log::{Log, Record};
 use polity_store::state::{AppliedMark, BatchOutcome, EntryBody, EntryOutcome, OrderedEntry, Reader, State};
 
@@ -199,6 +200,18 @@ impl View for StoreView {
 
     fn scan(&self, span: &Span, visit: Visit) -> Result<(), Error> {
         Ok(self.reader.for_each(span, self.moment(), visit)?)
+    }
+
+    fn keys(&self, span: &Span, most: usize) -> Result<Vec<Key>, Error> {
+        let mut keys = Vec::new();
+        self.reader.scan(span, self.moment())?.drive_all(|key, _, _| {
+            if keys.len() == most {
+                return ControlFlow::Break(());
+            }
+            keys.push(Key(Bytes::copy_from_slice(key)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(keys)
     }
 
     fn versions(&self, key: &[u8]) -> Result<Vec<(u64, Option<Bytes>)>, Error> {

@@ -432,6 +432,10 @@ impl Binder<'_> {
 
     fn table(&self, table: &Arc<Table>, shown: &str, alias: Option<&ast::TableAlias>) -> Result<Source> {
         let with_key = self.input().expose_key == Some(table.id);
+        if !with_key {
+            // What else is written with its key, its writer answers for.
+            self.reads(table.id);
+        }
         let provider = StoredTable::new(table.clone(), with_key);
         let name = self.unique(shown);
         let source = provider_as_source(Arc::new(provider));
@@ -486,7 +490,7 @@ impl Binder<'_> {
     }
 
     fn view(&self, view: &View, shown: &str, alias: Option<&ast::TableAlias>) -> Result<Source> {
-        self.enter_view()?;
+        self.enter_view(view)?;
         let query = parse_query(&view.query)?;
         let bound = self.query(&query, None, None);
         self.leave_view();

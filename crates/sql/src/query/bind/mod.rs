@@ -51,13 +51,15 @@ use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::Span;
-use polity_base::Type;
+use polity_base::{TableId, Type};
 
 use self::bound::Bound;
 use self::scope::Output;
 use super::PlanInput;
+use crate::catalog::{Privileges, View};
 use crate::error::{Condition, Error, Result};
 use crate::expr::Local;
+use crate::rights::Need;
 
 /// Views may read views this deep.
 const MOST_VIEWS: usize = 32;
@@ -71,6 +73,10 @@ pub struct Binder<'a> {
     names: RefCell<HashMap<String, usize>>,
     counter: Cell<usize>,
     views: Cell<usize>,
+    /// Owners of the views that are being bound, the innermost last
+    owners: RefCell<Vec<TableId>>,
+    /// What is done with which relations
+    needs: RefCell<Vec<Need>>,
     /// How many subqueries of expressions are around what is being bound
     subqueries: Cell<usize>,
     /// Correlated subqueries become calls that run them row by row, because
@@ -104,6 +110,8 @@ impl<'a> Binder<'a> {
             names: RefCell::default(),
             counter: Cell::new(0),
             views: Cell::new(0),
+            owners: RefCell::default(),
+            needs: RefCell::default(),
             subqueries: Cell::new(0),
             by_row,
             correlated: Cell::new(false),
@@ -173,16 +181,33 @@ impl<'a> Binder<'a> {
         self.counter.get()
     }
 
-    fn enter_view(&self) -> Result<()> {
+    /// What is done with which relations.
+    pub fn needs(&self) -> Vec<Need> {
+        self.needs.borrow().clone()
+    }
+
+    /// Notes that a relation is read.
+    fn reads(&self, relation: TableId) {
+        let need = Need { relation, privileges: Privileges::SELECT, by: self.owners.borrow().last().copied() };
+        let mut needs = self.needs.borrow_mut();
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+
+    fn enter_view(&self, view: &View) -> Result<()> {
         if self.views.get() >= MOST_VIEWS {
             return Err(Error::new(Condition::StatementTooComplex, "views are nested too deeply")
                 .detail(format!("Views may read views {MOST_VIEWS} deep.")));
         }
+        self.reads(view.id);
+        self.owners.borrow_mut().push(view.owner);
         self.views.set(self.views.get() + 1);
         Ok(())
     }
 
     fn leave_view(&self) {
+        self.owners.borrow_mut().pop();
         self.views.set(self.views.get().saturating_sub(1));
     }
 }

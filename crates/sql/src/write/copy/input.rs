@@ -9,9 +9,10 @@ use polity_base::{Type, Value};
 use super::fields::{split_csv, split_text};
 use super::lines::Lines;
 use super::options::Options;
-use crate::catalog::store;
+use crate::catalog::{Privileges, store};
 use crate::error::{Condition, Error, Result};
 use crate::expr::Local;
+use crate::rights;
 use crate::session::Context;
 use crate::write::bulk::{Bulk, CHUNK};
 use crate::write::defaults::Default;
@@ -74,6 +75,7 @@ impl CopyIn {
         let options = Options::of(options, legacy_options, false)?;
         loop {
             let table = table_of(ctx.catalog, table_name, "COPY")?;
+            rights::require(ctx.catalog, ctx.user, &table, Privileges::INSERT)?;
             let layout = Layout::new(ctx, &table, columns, options.clone())?;
             let target = Arc::new(statement::prepare(ctx, &table)?);
             if options.freeze && !ctx.fresh.contains(&table.primary.storage) {
