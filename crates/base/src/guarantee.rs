@@ -54,6 +54,11 @@ impl Guarantee {
         }
     }
 
+    /// Whether a key is of what merging remembers, which no statement reads.
+    pub fn is_of_merging(key: &[u8]) -> bool {
+        key.first().is_some_and(|first| first >> 6 == 0b11)
+    }
+
     /// The stretch of keys with this `number`, which must be below 2^30, under
     /// this guarantee.
     pub fn storage(self, number: u32) -> IndexId {

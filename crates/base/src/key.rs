@@ -113,6 +113,11 @@ impl Span {
         self.start >= self.end
     }
 
+    /// Whether all keys of the other span lie in this one.
+    pub fn covers(&self, other: &Span) -> bool {
+        other.is_empty() || self.start <= other.start && other.end <= self.end
+    }
+
     /// Whether some key lies in both spans.
     pub fn overlaps(&self, other: &Span) -> bool {
         self.start < other.end && other.start < self.end

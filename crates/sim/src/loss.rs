@@ -43,8 +43,8 @@ const DRAWS: usize = 8;
 enum What {
     /// All it had is gone; whether it voted until then
     Wiped { voted: bool },
-    /// A bit of this file is another
-    Damaged { file: String },
+    /// A bit of this file is another; whether the log surely refuses that
+    Damaged { file: String, is_refused: bool },
     /// Nothing: it is to go
     Removed,
 }
@@ -136,12 +136,12 @@ impl World<'_> {
         plant(None);
         let drawn = draw(&old, running, &mut Random::new(seed));
         plant(self.options.bug);
-        let Some((file, byte, bit)) = drawn? else { return Ok(false) };
+        let Some(Flip { file, byte, bit, is_refused }) = drawn? else { return Ok(false) };
         self.note(format_args!("n{}: bit {bit} of byte {byte} of {file} flips", old.node));
         old.remember_disk();
         old.disk().flip(&file, byte, bit);
         *self.condition(place) = Default::default();
-        self.loss = Some(Loss { place, old, what: What::Damaged { file }, until, replacement: None });
+        self.loss = Some(Loss { place, old, what: What::Damaged { file, is_refused }, until, replacement: None });
         if !running {
             let host = self.host(place);
             self.sim.bounce(host);
@@ -188,7 +188,7 @@ impl World<'_> {
             (what, Some(why)) => {
                 let named = match what {
                     What::Wiped { .. } => why.contains("the cluster refuses this node"),
-                    What::Damaged { file } => {
+                    What::Damaged { file, .. } => {
                         why.contains(file.as_str()) || file == "node" && why.contains("data folder belongs")
                     }
                     What::Removed => true,
@@ -204,6 +204,9 @@ impl World<'_> {
                 old.forget_loss();
                 self.loss = None;
                 return Ok(());
+            }
+            (What::Damaged { file, is_refused: true }, None) if up => {
+                return Err(format!("node {node} came up on a log whose {file} is damaged, as if that had been torn"));
             }
             (What::Wiped { voted: true }, None) if up => {
                 return Err(format!("node {node} lost all it had, and came back under its old number"));
@@ -295,41 +298,69 @@ impl World<'_> {
     }
 }
 
+/// A bit that flips.
+struct Flip {
+    file: String,
+    byte: usize,
+    bit: usize,
+    /// Whether the log surely refuses it, so that the node must not come up
+    is_refused: bool,
+}
+
 /// Draws a bit whose flip must be noticed, or does not matter: never one that makes
-/// the log look as if its last write had been torn.
-fn draw(machine: &Machine, running: bool, random: &mut Random) -> Result<Option<(String, usize, usize)>, String> {
+/// the log look as if its last write had been torn. Every other time one of the log, in
+/// what was written of it: a file is longer than that.
+fn draw(machine: &Machine, running: bool, random: &mut Random) -> Result<Option<Flip>, String> {
     let disk = machine.disk();
     let names = disk.list().map_err(|e| e.to_string())?;
-    let last_log = names.iter().filter(|name| name.starts_with("log-")).max();
+    let is_log = |name: &String| name.starts_with("log-");
+    let last_log = names.iter().filter(|name| is_log(name)).max();
     let is_data = |name: &&String| {
-        let at_rest = *name == "node" || *name == "keyring" || name.starts_with("log-");
+        let at_rest = *name == "node" || *name == "keyring" || is_log(name);
         // What is being written now may be torn yet.
-        *name == "state" || if running { name.starts_with("log-") && Some(*name) != last_log } else { at_rest }
+        *name == "state" || if running { is_log(name) && Some(*name) != last_log } else { at_rest }
     };
     let files: Vec<&String> = names.iter().filter(is_data).filter(|name| !disk.contents(name).is_empty()).collect();
+    let logs: Vec<&String> = files.iter().copied().filter(|name| is_log(name)).collect();
     if files.is_empty() {
         return Ok(None);
     }
     let before = if running { None } else { Stored::at(machine, disk.copy())? };
     for _ in 0..DRAWS {
-        let file = (*random.pick(&files)).clone();
-        let byte = random.below(disk.contents(&file).len() as u64) as usize;
-        let bit = random.below(8) as usize;
-        if !running && file.starts_with("log-") && !is_noticed(machine, &before, disk.copy(), (&file, byte, bit)) {
-            continue;
-        }
-        return Ok(Some((file, byte, bit)));
+        let among = if !logs.is_empty() && random.chance(50) { &logs } else { &files };
+        let file = (*random.pick(among)).clone();
+        let contents = disk.contents(&file);
+        let written = contents.iter().rposition(|byte| *byte != 0).map_or(contents.len(), |last| last + 1);
+        let (byte, bit) = (random.below(written as u64) as usize, random.below(8) as usize);
+        let is_refused = match !running && is_log(&file) {
+            false => false,
+            true => match verdict(machine, &before, disk.copy(), (&file, byte, bit)) {
+                Verdict::Unnoticed => continue,
+                Verdict::Refused => true,
+                Verdict::Alike => false,
+            },
+        };
+        return Ok(Some(Flip { file, byte, bit, is_refused }));
     }
     Ok(None)
 }
 
-/// Whether the log is refused with this bit flipped, or says what it said before.
-fn is_noticed(machine: &Machine, before: &Option<Stored>, disk: MemoryDisk, bit: (&str, usize, usize)) -> bool {
+/// What the log makes of a bit that flipped.
+enum Verdict {
+    /// It is not opened.
+    Refused,
+    /// It says what it said before.
+    Alike,
+    /// It says something else.
+    Unnoticed,
+}
+
+fn verdict(machine: &Machine, before: &Option<Stored>, disk: MemoryDisk, bit: (&str, usize, usize)) -> Verdict {
     let (file, byte, bit) = bit;
     disk.flip(file, byte, bit);
     match (before, Stored::at(machine, disk)) {
-        (Some(before), Ok(Some(after))) => before.log_is_like(&after),
-        (_, Ok(_)) => false,
-        (_, Err(_)) => true,
+        (_, Err(_)) => Verdict::Refused,
+        (Some(before), Ok(Some(after))) if before.log_is_like(&after) => Verdict::Alike,
+        (_, Ok(_)) => Verdict::Unnoticed,
     }
 }

@@ -194,7 +194,7 @@ impl Replica {
             failure: watch::Sender::new(None),
             floor: RwLock::new(found.floor),
             hold: Mutex::new(Hold::new(limits.held_bytes)),
-            machine: Mutex::new(Machine::new(node, limits.status_every, about)),
+            machine: Mutex::new(Machine::new(node, limits.pace(), about)),
             inputs,
             waiters: Mutex::default(),
             next_ticket: AtomicU64::new(0),

@@ -103,8 +103,8 @@ impl Shared {
             let machine = self.machine.lock();
             (machine.known_everywhere(), machine.stable())
         };
-        for (origin, after, up_to) in everywhere.beyond(trimmed) {
-            self.trim(origin, after, up_to).await?;
+        for (origin, _, up_to) in everywhere.beyond(trimmed) {
+            self.trim(origin, up_to).await?;
             trimmed.advance(origin, up_to);
         }
         self.drop_oldest().await?;
@@ -132,25 +132,17 @@ impl Shared {
         self.run(drop_some).await.map(|_| ())
     }
 
-    /// Forgets the deltas of `origin` after `after`, up to `up_to`: all have them.
-    async fn trim(self: &Arc<Shared>, origin: NodeId, after: Timestamp, up_to: Timestamp) -> Result<(), Error> {
+    /// Forgets the deltas of `origin` up to `up_to`: all have them, and nobody reads them
+    /// any more. One note says so of all of them, those that are forgotten already among
+    /// them: so it takes the place of the notes before.
+    async fn trim(self: &Arc<Shared>, origin: NodeId, up_to: Timestamp) -> Result<(), Error> {
         self.floor.write().advance(origin, up_to);
-        let span = book::deltas(origin, after, up_to);
-        loop {
-            let span = span.clone();
-            let forget = move |draft: &mut Draft<'_>| {
-                let (keys, more) = draft.keys(&span, AT_ONCE)?;
-                for key in keys {
-                    if draft.get(&key)?.is_some() {
-                        draft.delete(key);
-                    }
-                }
-                Ok(more)
-            };
-            if !self.run(forget).await?.0 {
-                return Ok(());
-            }
-        }
+        let span = book::deltas(origin, Timestamp::ZERO, up_to);
+        let forget = move |draft: &mut Draft<'_>| {
+            draft.clear(span);
+            Ok(())
+        };
+        self.run(forget).await.map(|_| ())
     }
 
     /// Forgets the oldest deltas, whoever lacks them, while there are more bytes of them

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use polity_base::planted::{Bug, planted};
-use polity_base::{Batch, Key, Operation, Precondition, RangeId, Span, Timestamp};
+use polity_base::{Batch, Guarantee, Key, Operation, Precondition, RangeId, Span, Timestamp};
 
 use crate::error::Error;
 use crate::state::entry::{AppliedMark, BatchOutcome, EntryBody, EntryOutcome, OrderedEntry};
@@ -148,7 +148,11 @@ impl Work<'_> {
         if rows.len() == 2 && planted(Bug::ApplyHalfABatch) {
             rows.pop();
         }
-        let written = writes(rows.iter().map(|(key, _)| &***key), &clears);
+        // What merging remembers is in nobody's read set.
+        let watched = |key: &[u8]| !Guarantee::is_of_merging(key);
+        let keys: Vec<&[u8]> = rows.iter().map(|(key, _)| &***key).filter(|key| watched(key)).collect();
+        let spans: Vec<Span> = clears.iter().filter(|span| watched(&span.start)).cloned().collect();
+        let written = writes(keys.into_iter(), &spans);
         let commit = Commit { at, id: batch.id, writes: written };
         if !clears.is_empty() {
             self.clear(&clears, at);
@@ -168,9 +172,14 @@ impl Work<'_> {
     /// Hides what is in the spans from all views taken from now on.
     fn clear(&self, spans: &[Span], at: Timestamp) {
         let cleared = spans.iter().map(|span| Cleared { span: span.clone(), at });
+        // What is cleared once more need not be remembered twice: every read looks here.
+        let is_covered = |known: &Cleared| spans.iter().any(|span| span.covers(&known.span));
         let mut view = self.state.view.write();
-        view.active.change(|content| content.clears.extend(cleared.clone()));
-        let clears = view.clears.iter().cloned().chain(cleared);
+        view.active.change(|content| {
+            content.clears.retain(|known| !is_covered(known));
+            content.clears.extend(cleared.clone());
+        });
+        let clears = view.clears.iter().filter(|known| !is_covered(known)).cloned().chain(cleared);
         *view = Arc::new(View {
             base: view.base.clone(),
             frozen: view.frozen.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use polity_base::key::Direction;
-use polity_base::{Guarantee, IndexId, Operation, Precondition, Timestamp};
+use polity_base::{Guarantee, IndexId, Operation, Precondition, Span, Timestamp};
 
 use super::{GROUP, apply, batch, delete, entry, everything, key, open, options, put, rows, write};
 use crate::Error;
@@ -261,6 +261,28 @@ fn a_cleared_span_is_gone_at_once_and_for_good() {
     assert_eq!(rows(&state, Timestamp::MAX), left);
     let (one, two) = (IndexId(0x4001), IndexId(0x4002));
     assert_eq!((state.stats(one).rows, state.stats(two)), (1, IndexStats { rows: 1, bytes: 10 }));
+    drop(state);
+    assert_eq!(rows(&open(&disk).unwrap(), Timestamp::MAX), left);
+}
+
+#[test]
+fn a_span_that_is_cleared_again_and_again_is_remembered_once() {
+    let disk = MemoryDisk::new(1);
+    let state = open(&disk).unwrap();
+    for round in 1..=50 {
+        write(&state, vec![put(number(round), "x"), put(number(1), "again"), put(number(1000 + round), "y")]);
+        if round % 7 == 0 {
+            state.checkpoint().unwrap();
+        }
+        let span = Span { start: number(0), end: number(round).successor() };
+        write(&state, vec![Operation::Clear { span }]);
+        assert_eq!(state.view.read().clears.len(), 1, "round {round}");
+        assert_eq!(rows(&state, Timestamp::MAX).len(), round as usize, "round {round}");
+    }
+    let left = rows(&state, Timestamp::MAX);
+    assert!(left.iter().all(|(key, _)| *key > number(1000)));
+    state.checkpoint().unwrap();
+    assert_eq!(state.stats(IndexId(0x4001)).rows, 50);
     drop(state);
     assert_eq!(rows(&open(&disk).unwrap(), Timestamp::MAX), left);
 }
