@@ -46,7 +46,7 @@ pub fn check(catalog: &Catalog, user: &str, needs: &[Need]) -> Result<()> {
             None => role,
             Some(owner) => catalog.role_by_id(owner),
         };
-        allow(catalog, by.map_or(Err(user), |role| Ok(role)), need)
+        allow(catalog, by.ok_or(user), need)
     })
 }
 

@@ -49,6 +49,8 @@ async fn change(
     grantees: &[Grantee],
     gives: bool,
 ) -> Result<()> {
+    // What it is about says more than what of that: USAGE is of schemas.
+    relations(ctx, objects)?;
     let privileges = privileges(written)?;
     let (relations, to) = loop {
         let relations = relations(ctx, objects)?;

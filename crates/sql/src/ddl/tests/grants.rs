@@ -187,6 +187,8 @@ async fn only_owners_change_definitions_and_rights() {
     ] {
         refused(&mut ann, sql, condition).await;
     }
+    let error = fails(&mut ann, "grant usage on schema public to bob").await;
+    assert!(error.message().contains("privileges on SCHEMA public"), "{error}");
     let error = fails(&mut ann, "drop role bob").await;
     assert_eq!(error.detail_text(), Some("privileges for table t"));
     ok(&mut ann, "revoke all on all tables in schema public from bob; drop role bob").await;
