@@ -17,7 +17,7 @@ use polity_bft::ledger::reader::validators_at;
 use polity_bft::ledger::rules::RowRules;
 use polity_bft::ledger::storage::store::{Durable, StoreStorage};
 use polity_bft::ledger::{Ledger, Options, Outcome, Refusal};
-use polity_bft::signing::SecretKey;
+use polity_bft::signing::{SecretKey, Verified};
 use polity_bft::transaction::{Body, Operation, Precondition, SignedTransaction};
 use polity_bft::types::{Height, PublicKey, Validator, Validators};
 use polity_raft::Group;
@@ -223,13 +223,31 @@ impl Host {
         started.is_some()
     }
 
-    /// Has a transaction ordered that was signed elsewhere, or here.
+    /// Has a transaction ordered that was signed elsewhere.
     pub async fn order(&self, transaction: SignedTransaction) -> Result<Outcome, Error> {
         let started = self.started().ok_or_else(no_ledger)?;
-        self.bytes.fetch_add(transaction.size() as u64, Ordering::Relaxed);
+        let size = transaction.size();
+        self.outcome(&started, size, started.handle.submit(Arc::new(transaction))).await
+    }
+
+    /// Has a transaction ordered that was signed here.
+    async fn order_own(&self, transaction: Verified<SignedTransaction>) -> Result<Outcome, Error> {
+        let started = self.started().ok_or_else(no_ledger)?;
+        let size = transaction.size();
+        self.outcome(&started, size, started.handle.submit_verified(transaction)).await
+    }
+
+    /// What comes of a transaction that is being ordered, unless it is given up.
+    async fn outcome(
+        &self,
+        started: &Started,
+        size: usize,
+        ordering: impl Future<Output = Result<Outcome, SubmitError>>,
+    ) -> Result<Outcome, Error> {
+        self.bytes.fetch_add(size as u64, Ordering::Relaxed);
         let mut condition = started.handle.condition();
         tokio::select! {
-            outcome = started.handle.submit(Arc::new(transaction)) => outcome.map_err(|error| self.refused(error)),
+            outcome = ordering => outcome.map_err(|error| self.refused(error)),
             quorum = given_up(&mut condition) => Err(Error::Unknown(match quorum {
                 Some(quorum) => format!("while it waited, {}", missing(&quorum)),
                 None => "the ledger stopped while it waited".to_owned(),
@@ -241,7 +259,7 @@ impl Host {
     pub async fn approve(&self, operation: Operation) -> Result<Outcome, Error> {
         let started = self.started().ok_or_else(no_ledger)?;
         let transaction = self.signed(&started.reader, None, Vec::new(), vec![operation])?;
-        self.order(transaction).await
+        self.order_own(transaction).await
     }
 
     fn signed(
@@ -250,7 +268,7 @@ impl Host {
         user: Option<String>,
         preconditions: Vec<Precondition>,
         operations: Vec<Operation>,
-    ) -> Result<SignedTransaction, Error> {
+    ) -> Result<Verified<SignedTransaction>, Error> {
         let lifetime = reader.genesis().parameters.lifetime;
         let height = reader.height().map_err(unreadable)?;
         let body = Body {
@@ -262,7 +280,7 @@ impl Host {
             preconditions,
             operations,
         };
-        let signed = SignedTransaction::sign(body, &self.key);
+        let signed = SignedTransaction::sign_verified(body, &self.key);
         signed.map_err(|e| LedgerError::Refused(Refusal::Malformed(e.to_string())).into())
     }
 
@@ -389,7 +407,7 @@ impl byzantine::Ledger for Host {
         if transaction.size() > polity_bft::transaction::MAX_BYTES {
             return Err(LedgerError::TooLarge { limit: polity_bft::transaction::MAX_BYTES }.into());
         }
-        match self.order(transaction).await? {
+        match self.order_own(transaction).await? {
             Outcome::Applied => reader.height().map_err(unreadable),
             Outcome::Refused(refusal) => Err(match refusal {
                 Refusal::Conflict(key) => Error::Conflict(Contested::Key(key)),

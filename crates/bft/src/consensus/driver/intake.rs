@@ -16,6 +16,7 @@ use crate::consensus::message::Message;
 use crate::consensus::presence::Quorum;
 use crate::consensus::validator::To;
 use crate::evidence::Evidence;
+use crate::signing::Verified;
 use crate::transaction::{SignedTransaction, TransactionId};
 use crate::types::Height;
 
@@ -85,6 +86,21 @@ impl<O> Intake<O> {
         if !transaction.verify() {
             return Err(SubmitError::Signature);
         }
+        self.admit(transaction)
+    }
+
+    /// The same for one whose signature is known to be right.
+    pub fn submit_verified(
+        &self,
+        transaction: Verified<SignedTransaction>,
+    ) -> Result<oneshot::Receiver<O>, SubmitError> {
+        if !(self.gate)(&transaction) {
+            return Err(SubmitError::Unwelcome);
+        }
+        self.admit(Arc::new(transaction.into_inner()))
+    }
+
+    fn admit(&self, transaction: Arc<SignedTransaction>) -> Result<oneshot::Receiver<O>, SubmitError> {
         let (sender, receiver) = oneshot::channel();
         let id = transaction.id();
         let mut inner = self.inner.lock();
