@@ -146,11 +146,15 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-            eprintln!("load: {error}{cause}");
+            eprintln!("load: {}", with_cause(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+fn with_cause(error: &(dyn Error + 'static)) -> String {
+    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}")
 }
 
 async fn measure(run: Run) -> Result<String, Failure> {
@@ -259,7 +263,7 @@ async fn client(run: Rc<Run>, at: usize, connection: Connection, end: Instant, s
             }
             Err(error) => {
                 now.errors += 1;
-                now.last_error = error.to_string();
+                now.last_error = with_cause(&*error);
                 drop(now);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 if run.operation == "gap" {
