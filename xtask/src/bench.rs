@@ -9,8 +9,10 @@
 #![allow(clippy::disallowed_methods)]
 
 mod analytics;
+mod bft_smart;
 mod cluster;
 mod eventual;
+mod ledger;
 mod pgbench;
 mod report;
 mod servers;
@@ -26,8 +28,8 @@ usage: cargo xtask bench [--seconds N] [--rounds N] [--scale N] [--only PART] [-
   --seconds N   length of one pgbench run (5)
   --rounds N    rounds each figure is the median of (3)
   --scale N     pgbench's scale (10)
-  --only PART   one part only: pgbench, copy or analytics; cluster and eventual run only
-                when they are asked for
+  --only PART   one part only: pgbench, copy or analytics; cluster, eventual and ledger run
+                only when they are asked for
   --write FILE  also write the tables to a Markdown file";
 
 /// What to run.
@@ -59,6 +61,7 @@ fn measure(options: &Options, folder: &std::path::Path) -> Result<(), String> {
     let alone: Option<Part> = match options.only.as_deref() {
         Some("cluster") => Some(cluster::run),
         Some("eventual") => Some(eventual::run),
+        Some("ledger") => Some(ledger::run),
         _ => None,
     };
     if let Some(run) = alone {
@@ -103,7 +106,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, String> {
             "--seconds" => options.seconds = number()?,
             "--rounds" => options.rounds = number()? as usize,
             "--scale" => options.scale = number()?,
-            "--only" if ["pgbench", "copy", "analytics", "cluster", "eventual"].contains(&value.as_str()) => {
+            "--only" if ["pgbench", "copy", "analytics", "cluster", "eventual", "ledger"].contains(&value.as_str()) => {
                 options.only = Some(value.clone())
             }
             "--write" => options.write = Some(PathBuf::from(value)),

@@ -2,14 +2,16 @@
 //! the client costs is the same for all.
 //!
 //! ```text
-//! load etcd|postgres|eventual|redis put|add|get|gap|visible CLIENTS SECONDS ENDPOINT…
+//! load etcd|postgres|eventual|byzantine|redis put|insert|add|hot|get|gap|visible CLIENTS SECONDS ENDPOINT…
 //! ```
-//! `put` writes durably, one row or key of 256 bytes; `add` adds to a counter; `get`
+//! `put` writes durably, one row or key of 256 bytes; `insert` adds a new row of 200 bytes;
+//! `add` adds to one of many counters, `hot` to one that all share; `get`
 //! reads one, linearizable; `gap` puts and prints the longest time without an
 //! acknowledged put, going on to the next endpoint when one does not answer; `visible`
 //! puts at the first endpoint, one after the other, and times each until all other
 //! endpoints show it. `postgres` speaks PostgreSQL's protocol, to PostgreSQL or to
-//! Polity; `eventual` does too, to Polity, and makes its tables eventual. Clients are
+//! Polity; `eventual` and `byzantine` do too, to Polity, and make tables of that guarantee.
+//! Clients are
 //! spread over the endpoints. Prints one line: `key=value …`, times in milliseconds.
 
 mod redis;
@@ -19,13 +21,15 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use etcd_client::{Client as Etcd, ConnectOptions};
 use redis::Redis;
 use tokio_postgres::{Client as Postgres, NoTls, Statement};
 
 const VALUE_BYTES: usize = 256;
+/// With the key, a row of 200 bytes.
+const INSERT_BYTES: usize = 192;
 /// Keys that are written; the first of them are there before anything is read.
 const KEYS: u64 = 10_000;
 const READ_KEYS: u64 = 1_000;
@@ -39,7 +43,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// One client's way to a server.
 enum Connection {
     Etcd(Etcd),
-    Postgres { client: Postgres, put: Statement, add: Statement, get: Statement },
+    Postgres { client: Postgres, put: Statement, insert: Statement, add: Statement, get: Statement },
     Redis(Redis),
 }
 
@@ -54,11 +58,13 @@ impl Connection {
         }
         let (client, connection) = tokio_postgres::connect(endpoint, NoTls).await?;
         tokio::task::spawn_local(connection);
-        let put = "INSERT INTO load VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v";
-        let put = client.prepare(put).await?;
-        let add = client.prepare("UPDATE counters SET n = n + 1 WHERE k = $1").await?;
-        let get = client.prepare("SELECT v FROM load WHERE k = $1").await?;
-        Ok(Connection::Postgres { client, put, add, get })
+        let (load, counters) = tables(kind);
+        let put = format!("INSERT INTO {load} VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v");
+        let put = client.prepare(&put).await?;
+        let insert = client.prepare(&format!("INSERT INTO {load} VALUES ($1, $2)")).await?;
+        let add = client.prepare(&format!("UPDATE {counters} SET n = n + 1 WHERE k = $1")).await?;
+        let get = client.prepare(&format!("SELECT v FROM {load} WHERE k = $1")).await?;
+        Ok(Connection::Postgres { client, put, insert, add, get })
     }
 
     async fn put(&mut self, key: u64) -> Result<(), Failure> {
@@ -71,6 +77,12 @@ impl Connection {
             }
             Connection::Redis(redis) => redis.set(&format!("k{key:08}"), &[b'v'; VALUE_BYTES]).await?,
         }
+        Ok(())
+    }
+
+    async fn insert(&mut self, key: u64) -> Result<(), Failure> {
+        let Connection::Postgres { client, insert, .. } = self else { return Err("it has no rows".into()) };
+        client.execute(insert, &[&(key as i64), &vec![b'v'; INSERT_BYTES]]).await?;
         Ok(())
     }
 
@@ -110,35 +122,43 @@ struct Run {
     clients: usize,
     seconds: f64,
     endpoints: Vec<String>,
+    /// Seconds since 1970
+    began: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, operation, clients, seconds, endpoints @ ..] = arguments.as_slice() else {
-        eprintln!("usage: load etcd|postgres|eventual|redis put|add|get|gap|visible CLIENTS SECONDS ENDPOINT…");
+        eprintln!("usage: load etcd|postgres|eventual|byzantine|redis put|insert|add|hot|get|gap|visible CLIENTS SECONDS ENDPOINT…");
         return ExitCode::from(2);
     };
     let (Ok(clients), Ok(seconds)) = (clients.parse(), seconds.parse()) else {
         eprintln!("load: clients and seconds are numbers");
         return ExitCode::from(2);
     };
-    let run = Run { kind: kind.clone(), operation: operation.clone(), clients, seconds, endpoints: endpoints.to_vec() };
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (kind, operation, endpoints) = (kind.clone(), operation.clone(), endpoints.to_vec());
+    let run = Run { kind, operation, clients, seconds, endpoints, began };
     match tokio::task::LocalSet::new().run_until(measure(run)).await {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-            eprintln!("load: {error}{cause}");
+            eprintln!("load: {}", with_cause(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
+fn with_cause(error: &(dyn Error + 'static)) -> String {
+    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}")
+}
+
 async fn measure(run: Run) -> Result<String, Failure> {
-    if run.kind == "postgres" || run.kind == "eventual" {
+    if ["postgres", "eventual", "byzantine"].contains(&run.kind.as_str()) {
         prepare_tables(&run).await?;
     }
     if run.operation == "visible" {
@@ -176,23 +196,32 @@ async fn measure(run: Run) -> Result<String, Failure> {
     Ok(line(&run, &seen, begun))
 }
 
+/// The names of the table of rows and that of counters. Byzantine ones have their own, so
+/// that strong ones can be beside them.
+fn tables(kind: &str) -> (&'static str, &'static str) {
+    if kind == "byzantine" { ("ledger", "balances") } else { ("load", "counters") }
+}
+
 async fn prepare_tables(run: &Run) -> Result<(), Failure> {
     let (client, connection) = tokio_postgres::connect(&run.endpoints[0], NoTls).await?;
     tokio::task::spawn_local(connection);
     let (counter, with) = match run.kind.as_str() {
         "eventual" => ("counter", " WITH (guarantee = 'eventual')"),
+        "byzantine" => ("bigint NOT NULL", " WITH (guarantee = 'byzantine')"),
         _ => ("bigint NOT NULL", ""),
     };
+    let (load, counters) = tables(&run.kind);
     let tables = format!(
-        "CREATE TABLE IF NOT EXISTS load (k bigint PRIMARY KEY, v bytea NOT NULL){with};
-         CREATE TABLE IF NOT EXISTS counters (k bigint PRIMARY KEY, n {counter}){with}"
+        "CREATE TABLE IF NOT EXISTS {load} (k bigint PRIMARY KEY, v bytea NOT NULL){with};
+         CREATE TABLE IF NOT EXISTS {counters} (k bigint PRIMARY KEY, n {counter}){with}"
     );
     // A node that is cut off has them, and cannot ask anyone whether it may make them.
-    if client.batch_execute("SELECT 1 FROM load, counters LIMIT 1").await.is_err() {
+    if client.batch_execute(&format!("SELECT 1 FROM {load}, {counters} LIMIT 1")).await.is_err() {
         client.batch_execute(&tables).await?;
     }
-    if run.operation == "add" && client.query("SELECT 1 FROM counters LIMIT 1", &[]).await?.is_empty() {
-        let rows = format!("INSERT INTO counters SELECT g, 0 FROM generate_series(0, {}) g", KEYS - 1);
+    let adds = ["add", "hot"].contains(&run.operation.as_str());
+    if adds && client.query(&format!("SELECT 1 FROM {counters} LIMIT 1"), &[]).await?.is_empty() {
+        let rows = format!("INSERT INTO {counters} SELECT g, 0 FROM generate_series(0, {}) g", KEYS - 1);
         client.batch_execute(&rows).await?;
     }
     Ok(())
@@ -202,6 +231,8 @@ async fn client(run: Rc<Run>, at: usize, connection: Connection, end: Instant, s
     // xorshift, Marsaglia 2003
     let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(at as u64 + 1);
     let (mut connection, mut endpoint) = (Some(connection), at);
+    // No other client inserts these keys, in this run or in another.
+    let (first, mut inserted) = (run.began << 32 | (at as u64) << 22, 0);
     while Instant::now() < end {
         random ^= random << 13;
         random ^= random >> 7;
@@ -211,6 +242,11 @@ async fn client(run: Rc<Run>, at: usize, connection: Connection, end: Instant, s
             (Some(connection), "get") => connection.get(random % READ_KEYS).await,
             (Some(connection), "put") => connection.put(random % KEYS).await,
             (Some(connection), "add") => connection.add(random % KEYS).await,
+            (Some(connection), "hot") => connection.add(0).await,
+            (Some(connection), "insert") => {
+                inserted += 1;
+                connection.insert(first + inserted).await
+            }
             (Some(connection), _) => {
                 let put = tokio::time::timeout(PATIENCE, connection.put(random % KEYS)).await;
                 put.unwrap_or_else(|_| Err("no answer in time".into()))
@@ -227,7 +263,7 @@ async fn client(run: Rc<Run>, at: usize, connection: Connection, end: Instant, s
             }
             Err(error) => {
                 now.errors += 1;
-                now.last_error = error.to_string();
+                now.last_error = with_cause(&*error);
                 drop(now);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 if run.operation == "gap" {

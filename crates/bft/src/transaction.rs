@@ -186,6 +186,17 @@ impl SignedTransaction {
         Ok(SignedTransaction::assemble(body, encoded, signature))
     }
 
+    /// The same, as one whose signature is right: it was made here and now.
+    ///
+    /// # Errors
+    /// If the author is not whom the key is of.
+    pub fn sign_verified(body: Body, key: &SecretKey) -> Result<Verified<SignedTransaction>, SignError> {
+        if body.author != key.public() {
+            return Err(SignError("the author has another".to_owned()));
+        }
+        SignedTransaction::sign(body, key).map(Verified::vouch)
+    }
+
     /// A transaction with a signature from elsewhere, right or not.
     pub fn with_signature(body: Body, signature: Signature) -> SignedTransaction {
         let encoded = body.encode();

@@ -98,6 +98,24 @@ async fn a_hot_balance_is_added_to_by_all_and_never_overdrawn() {
     assert_eq!(answers, BTreeMap::from([("ok 1".to_owned(), 30), ("23514".to_owned(), 20)]));
     agree(&all, "SELECT balance FROM accounts WHERE id = 1", "(0)").await;
 
+    // Nor does any of them have to be run again, which the server would do silently.
+    let mut adding = Vec::new();
+    for url in cluster.urls().into_iter().cycle().take(20) {
+        adding.push(tokio::spawn(async move {
+            let client = common::connect(&url).await.expect("the node accepts connections");
+            client.batch_execute("SET polity.statement_retries = 0").await.expect("a setting");
+            let add = client.prepare("UPDATE accounts SET balance = balance + $1 WHERE id = $2").await.expect("a plan");
+            for _ in 0..5 {
+                assert_eq!(client.execute(&add, &[&1i64, &1i32]).await.expect("no conflict"), 1);
+            }
+        }));
+    }
+    for adding in adding {
+        adding.await.unwrap();
+    }
+    agree(&all, "SELECT balance FROM accounts WHERE id = 1", "(100)").await;
+    assert_eq!(answer(&all[0], "UPDATE accounts SET balance = 0 WHERE id = 1").await, "ok 1");
+
     // What depends on what was read is as if one came after the other.
     let read = "UPDATE accounts SET balance = (SELECT balance FROM accounts WHERE id = 2) + 1 WHERE id = 2";
     let answers = at_once(&cluster.urls(), 10, read).await;

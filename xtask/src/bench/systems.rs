@@ -87,9 +87,8 @@ pub fn one(load: &Path, system: &System, operation: &str, clients: u32, seconds:
             .args(&system.endpoints),
         system.name,
     )?;
-    let used = system.cpu_seconds() - before;
     let mut figures = parse(&text)?;
-    figures.cpu = used * 1e6 / (figures.rate * f64::from(seconds));
+    figures.cpu = (system.cpu_seconds() - before) * 1e6 / (figures.rate * f64::from(seconds));
     Ok(figures)
 }
 
@@ -156,6 +155,19 @@ pub const HEADER: &str = "| clients | system | operations/s | p50 ms | p99 ms | 
                           |---:|---|---:|---:|---:|---:|---:|\n";
 
 impl System {
+    /// One without processes so far.
+    pub fn new(name: &'static str, kind: &'static str) -> System {
+        System {
+            name,
+            kind,
+            endpoints: Vec::new(),
+            processes: Vec::new(),
+            administrator: Vec::new(),
+            clean_up: None,
+            postmasters: Vec::new(),
+        }
+    }
+
     /// CPU seconds of all its server processes so far.
     pub fn cpu_seconds(&self) -> f64 {
         let mut roots: Vec<u32> = self.processes.iter().map(Child::id).collect();
@@ -188,18 +200,16 @@ impl System {
 
 /// Starts three nodes.
 pub fn start_polity(program: &Path, folder: &Path) -> Result<System, String> {
-    let mut system = System {
-        name: "Polity",
-        kind: "postgres",
-        endpoints: Vec::new(),
-        processes: Vec::new(),
-        administrator: Vec::new(),
-        clean_up: None,
-        postmasters: Vec::new(),
-    };
+    start_nodes(program, folder, 3)
+}
+
+/// Starts so many nodes, of which the first founds the cluster. The data of the first is
+/// in `node-1` of the folder.
+pub fn start_nodes(program: &Path, folder: &Path, count: usize) -> Result<System, String> {
+    let mut system = System::new("Polity", "postgres");
     let certificates = folder.join("certificates");
     let mut seed: Option<String> = None;
-    for number in 1..=3 {
+    for number in 1..=count {
         let mut command = Command::new(program);
         command.args(["start", "--dev", "--json", "--log", "error", "--allow-faults", "--node", &number.to_string()]);
         command.args(["--sql", "127.0.0.1:0", "--http", "127.0.0.1:0", "--link", "127.0.0.1:0", "--certs"]);
@@ -226,7 +236,7 @@ pub fn start_polity(program: &Path, folder: &Path) -> Result<System, String> {
         let nodes: serde_json::Value =
             serde_json::from_str(&output(&mut list, "polity node list")?).unwrap_or_default();
         let voting = nodes.as_array().map_or(0, |n| n.iter().filter(|n| n["role"] != "learner").count());
-        if voting == 3 {
+        if voting >= 3 && nodes.as_array().is_some_and(|nodes| nodes.len() == count) {
             return Ok(system);
         }
         if begun.elapsed() > PATIENCE {
@@ -242,15 +252,8 @@ pub fn start_etcd(folder: &Path) -> Result<System, String> {
     let clients = (0..3).map(url).collect::<Result<Vec<_>, _>>()?;
     let peers = (0..3).map(url).collect::<Result<Vec<_>, _>>()?;
     let members: Vec<String> = peers.iter().enumerate().map(|(at, url)| format!("n{at}={url}")).collect();
-    let mut system = System {
-        name: "etcd",
-        kind: "etcd",
-        endpoints: clients.clone(),
-        processes: Vec::new(),
-        administrator: Vec::new(),
-        clean_up: None,
-        postmasters: Vec::new(),
-    };
+    let mut system = System::new("etcd", "etcd");
+    system.endpoints = clients.clone();
     for at in 0..3 {
         let place = folder.join(format!("n{at}"));
         std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
@@ -313,15 +316,8 @@ pub fn start_lone_postgres(root: &Path, folder: &Path) -> Result<System, String>
 /// Redis that syncs its log before it answers, with one replica.
 pub fn start_redis(folder: &Path) -> Result<System, String> {
     let ports = [free_port()?, free_port()?];
-    let mut system = System {
-        name: "Redis + 1 replica",
-        kind: "redis",
-        endpoints: vec![format!("127.0.0.1:{}", ports[0])],
-        processes: Vec::new(),
-        administrator: Vec::new(),
-        clean_up: None,
-        postmasters: Vec::new(),
-    };
+    let mut system = System::new("Redis + 1 replica", "redis");
+    system.endpoints.push(format!("127.0.0.1:{}", ports[0]));
     for (at, port) in ports.iter().enumerate() {
         let place = folder.join(at.to_string());
         std::fs::create_dir_all(&place).map_err(|e| e.to_string())?;
@@ -354,7 +350,8 @@ fn redis_information(port: u16) -> std::io::Result<String> {
     Ok(said)
 }
 
-fn free_port() -> Result<u16, String> {
+/// A port of this machine that nobody listens on now.
+pub fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|e| e.to_string())?;
     listener.local_addr().map(|a| a.port()).map_err(|e| e.to_string())
 }

@@ -167,7 +167,7 @@ impl<S: Storage> Ledger<S> {
     fn begin(&mut self) -> Result<(), Error> {
         let view = self.storage.views().now()?;
         let changes = first_records(&self.genesis);
-        let (_, tree) = Jellyfish.update(&view, Height(0), &changes)?;
+        let (_, tree) = Jellyfish.update(&view, &changes)?;
         let mut writes: Writes = changes.into_iter().chain(tree).collect();
         writes.push((records::place(), Some(Place::default().encode())));
         self.storage.apply(self.genesis.created_ms, writes, true)?;
@@ -219,7 +219,7 @@ impl<S: Storage> Ledger<S> {
             newest_validators: self.validators_at(Height(u64::MAX))?,
         };
         let executed = execute(&view, &surroundings, transactions, evidence)?;
-        let (root, tree) = Jellyfish.update(&view, height, &executed.changes)?;
+        let (root, tree) = Jellyfish.update(&view, &executed.changes)?;
         Ok(Staged { id, executed, tree, root })
     }
 

@@ -173,7 +173,7 @@ impl Taken {
     pub fn writes(&self, rules: &dyn RowRules) -> Result<(Writes, u64), Error> {
         let header = &self.newest.header;
         let empty = MemoryStorage::new();
-        let (root, tree) = Jellyfish.update(&empty.views().now()?, header.height, &self.rows)?;
+        let (root, tree) = Jellyfish.update(&empty.views().now()?, &self.rows)?;
         if root != header.state_root {
             return Err(Error::Invalid("a snapshot whose rows are not those of its state root".to_owned()));
         }

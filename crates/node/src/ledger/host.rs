@@ -17,7 +17,7 @@ use polity_bft::ledger::reader::validators_at;
 use polity_bft::ledger::rules::RowRules;
 use polity_bft::ledger::storage::store::{Durable, StoreStorage};
 use polity_bft::ledger::{Ledger, Options, Outcome, Refusal};
-use polity_bft::signing::SecretKey;
+use polity_bft::signing::{SecretKey, Verified};
 use polity_bft::transaction::{Body, Operation, Precondition, SignedTransaction};
 use polity_bft::types::{Height, PublicKey, Signature, Validator, Validators};
 use polity_raft::Group;
@@ -223,17 +223,42 @@ impl Host {
         started.is_some()
     }
 
-    /// Has a transaction ordered that was signed elsewhere, or here.
+    /// Has a transaction ordered that was signed elsewhere.
     pub async fn order(&self, transaction: SignedTransaction) -> Result<Outcome, Error> {
         self.hand_in(transaction).await?.map_err(|error| self.refused(error))
     }
 
     async fn hand_in(&self, transaction: SignedTransaction) -> Result<Result<Outcome, SubmitError>, Error> {
         let started = self.started().ok_or_else(no_ledger)?;
-        self.bytes.fetch_add(transaction.size() as u64, Ordering::Relaxed);
+        let size = transaction.size();
+        self.outcome(&started, size, started.handle.submit(Arc::new(transaction))).await
+    }
+
+    /// Has a transaction ordered that was signed here.
+    async fn order_own(&self, transaction: Verified<SignedTransaction>) -> Result<Outcome, Error> {
+        self.hand_in_own(transaction).await?.map_err(|error| self.refused(error))
+    }
+
+    async fn hand_in_own(
+        &self,
+        transaction: Verified<SignedTransaction>,
+    ) -> Result<Result<Outcome, SubmitError>, Error> {
+        let started = self.started().ok_or_else(no_ledger)?;
+        let size = transaction.size();
+        self.outcome(&started, size, started.handle.submit_verified(transaction)).await
+    }
+
+    /// What comes of a transaction that is being ordered, unless it is given up.
+    async fn outcome(
+        &self,
+        started: &Started,
+        size: usize,
+        ordering: impl Future<Output = Result<Outcome, SubmitError>>,
+    ) -> Result<Result<Outcome, SubmitError>, Error> {
+        self.bytes.fetch_add(size as u64, Ordering::Relaxed);
         let mut condition = started.handle.condition();
         tokio::select! {
-            outcome = started.handle.submit(Arc::new(transaction)) => Ok(outcome),
+            outcome = ordering => Ok(outcome),
             quorum = given_up(&mut condition) => Err(Error::Unknown(match quorum {
                 Some(quorum) => format!("while it waited, {}", missing(&quorum)),
                 None => "the ledger stopped while it waited".to_owned(),
@@ -245,7 +270,7 @@ impl Host {
     pub async fn approve(&self, operation: Operation) -> Result<Outcome, Error> {
         let started = self.started().ok_or_else(no_ledger)?;
         let transaction = self.signed(&started.reader, None, Vec::new(), vec![operation])?;
-        self.order(transaction).await
+        self.order_own(transaction).await
     }
 
     fn signed(
@@ -254,7 +279,7 @@ impl Host {
         user: Option<String>,
         preconditions: Vec<Precondition>,
         operations: Vec<Operation>,
-    ) -> Result<SignedTransaction, Error> {
+    ) -> Result<Verified<SignedTransaction>, Error> {
         let lifetime = reader.genesis().parameters.lifetime;
         let height = reader.height().map_err(unreadable)?;
         let body = Body {
@@ -266,7 +291,7 @@ impl Host {
             preconditions,
             operations,
         };
-        let signed = SignedTransaction::sign(body, &self.key);
+        let signed = SignedTransaction::sign_verified(body, &self.key);
         signed.map_err(|e| LedgerError::Refused(Refusal::Malformed(e.to_string())).into())
     }
 
@@ -426,7 +451,7 @@ impl byzantine::Ledger for Host {
         if transaction.size() > polity_bft::transaction::MAX_BYTES {
             return Err(LedgerError::TooLarge { limit: polity_bft::transaction::MAX_BYTES }.into());
         }
-        let outcome = match self.hand_in(transaction.clone()).await? {
+        let outcome = match self.hand_in_own(transaction.clone()).await? {
             Err(SubmitError::Unwelcome) if matches!(self.is_validator(self.of.node), Ok(false)) => {
                 self.order(self.spoken_for(&reader, transaction.body()).await?).await?
             }

@@ -221,7 +221,8 @@ impl Change {
     ) -> Step<Option<(Key, Vec<Value>)>> {
         let place = self.access.place(&Env::of(ctx, parameters))?;
         let found = self.access.key(place, &ctx.txn.view().untracked())?;
-        if let Some(key) = &found {
+        // A lock on what a ledger keeps would say that the row is read.
+        if let Some(key) = found.as_ref().filter(|_| !unseen) {
             writing.lock(ctx, key, self.mode, Wait::Block).await?;
         }
         let view = ctx.txn.view();

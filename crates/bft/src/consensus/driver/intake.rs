@@ -16,6 +16,7 @@ use crate::consensus::message::Message;
 use crate::consensus::presence::Quorum;
 use crate::consensus::validator::To;
 use crate::evidence::Evidence;
+use crate::signing::Verified;
 use crate::transaction::{SignedTransaction, TransactionId};
 use crate::types::Height;
 
@@ -85,6 +86,21 @@ impl<O> Intake<O> {
         if !transaction.verify() {
             return Err(SubmitError::Signature);
         }
+        self.admit(transaction)
+    }
+
+    /// The same for one whose signature is known to be right.
+    pub fn submit_verified(
+        &self,
+        transaction: Verified<SignedTransaction>,
+    ) -> Result<oneshot::Receiver<O>, SubmitError> {
+        if !(self.gate)(&transaction) {
+            return Err(SubmitError::Unwelcome);
+        }
+        self.admit(Arc::new(transaction.into_inner()))
+    }
+
+    fn admit(&self, transaction: Arc<SignedTransaction>) -> Result<oneshot::Receiver<O>, SubmitError> {
         let (sender, receiver) = oneshot::channel();
         let id = transaction.id();
         let mut inner = self.inner.lock();
@@ -247,8 +263,11 @@ impl<O> Intake<O> {
 
 /// So many transactions of peers wait to be verified.
 const UNSEEN: usize = 16_384;
-/// So long after a message of transactions there is no other.
-const PAUSE: Duration = Duration::from_millis(2);
+/// After a message there is no other for so long by each of its transactions, and for no
+/// longer than that: one alone hardly waits, and under load few messages carry much. Each
+/// costs its receivers more than a transaction in it does.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(6);
 /// So many signatures are verified at once.
 const BATCH: usize = 128;
 /// So many transactions are passed on in one message.
@@ -262,8 +281,9 @@ pub async fn gossip<O: Send + 'static>(intake: Arc<Intake<O>>, events: mpsc::Unb
         let news = tokio::time::timeout(pause, intake.news.notified()).await;
         // The first goes at once. What comes right after it goes together.
         tokio::time::sleep_until(next).await;
-        next = Instant::now() + PAUSE;
         let mut fresh = intake.take_fresh();
+        let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
+        next = Instant::now() + PAUSE.saturating_mul(count).min(LONGEST_PAUSE);
         if news.is_err() {
             let (stale, evidence) = intake.take_stale(pause);
             fresh.extend(stale);

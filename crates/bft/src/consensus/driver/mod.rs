@@ -46,7 +46,7 @@ use super::message::Message;
 use super::presence::Quorum;
 use super::validator::{Event as Told, Options as ValidatorOptions, To};
 use crate::adversary::Adversary;
-use crate::signing::SecretKey;
+use crate::signing::{SecretKey, Verified};
 use crate::transaction::SignedTransaction;
 use crate::types::{Height, LedgerId};
 use intake::Intake;
@@ -187,18 +187,26 @@ impl<A: Application> Handle<A> {
     /// Has a transaction ordered, and waits for what comes of it. Its signature is
     /// verified first.
     pub async fn submit(&self, transaction: Arc<SignedTransaction>) -> Result<A::Outcome, SubmitError> {
-        let quorum = {
-            let condition = self.condition.borrow();
-            match &condition.stopped {
-                Some(fatal) => return Err(SubmitError::Stopped(fatal.clone())),
-                None => condition.quorum.clone(),
-            }
-        };
-        if quorum.missing() > 0 {
-            return Err(SubmitError::NoQuorum(quorum));
-        }
+        self.is_able()?;
         let outcome = self.intake.submit(transaction)?;
         outcome.await.map_err(|_| SubmitError::Unknown)
+    }
+
+    /// The same for one whose signature is known to be right.
+    pub async fn submit_verified(&self, transaction: Verified<SignedTransaction>) -> Result<A::Outcome, SubmitError> {
+        self.is_able()?;
+        let outcome = self.intake.submit_verified(transaction)?;
+        outcome.await.map_err(|_| SubmitError::Unknown)
+    }
+
+    /// Whether anything can be decided, as far as is known.
+    fn is_able(&self) -> Result<(), SubmitError> {
+        let condition = self.condition.borrow();
+        match &condition.stopped {
+            Some(fatal) => Err(SubmitError::Stopped(fatal.clone())),
+            None if condition.quorum.missing() > 0 => Err(SubmitError::NoQuorum(condition.quorum.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Takes in what a peer sent: who it is, the link vouches for.
