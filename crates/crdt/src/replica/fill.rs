@@ -10,7 +10,7 @@
 //! So pages need no common snapshot, may come from several replicas, and go on after a
 //! restart where they were. Until the ceiling is reached a transaction may be here in
 //! part: a new replica is not read until then, another one is read as of before, and
-//! neither takes writes.
+//! neither takes writes. As of before: with all that it has acknowledged.
 //!
 //! Two replicas that lack what the other one does not keep any more fill each other: what
 //! a page of an incomplete replica may hold in part counts for the ceiling.
@@ -22,10 +22,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use polity_base::{Guarantee, Key, NodeId, Span, Timestamp};
+use polity_base::{Guarantee, Key, NodeId, RangeId, Span, Timestamp};
 use polity_store::state::{Pin, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -112,17 +113,31 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
 impl Shared {
     /// Begins to fill this replica, unless that is under way.
     pub(crate) fn want_fill(self: &Arc<Shared>, from: NodeId) {
-        if self.filling.read().is_some() {
+        if self.is_filling() || self.closing.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::warn!(%from, "this replica lacks writes that are not kept any more: it is filled from rows");
-        let shown = self.state.applied(polity_base::RangeId::EVENTUAL).commit;
-        // Kept readable for as long as this takes.
-        let frozen = Frozen::of(&self.state, shown).inspect_err(|error| tracing::warn!(%error, "not read meanwhile"));
-        let frozen = frozen.ok();
-        let begun = Filling::begin(frozen.is_some().then_some(shown));
-        *self.frozen.write() = frozen;
-        *self.filling.write() = Some(begun);
+        let shared = self.clone();
+        tokio::spawn(async move {
+            // Writes that are on their way are acknowledged, and must show; others are refused.
+            if shared.run(|_| Ok(())).await.is_err() {
+                return;
+            }
+            // Kept readable for as long as this takes; nobody has read what is later.
+            let mut filling = shared.filling.write();
+            let shown = shared.state.applied(RangeId::EVENTUAL).commit;
+            let frozen = Frozen::of(&shared.state, shown);
+            let frozen = frozen.inspect_err(|error| tracing::warn!(%error, "not read meanwhile")).ok();
+            *filling = Some(Filling::begin(frozen.is_some().then_some(shown)));
+            *shared.frozen.write() = frozen;
+            drop(filling);
+            shared.closing.store(false, Ordering::Release);
+        });
+    }
+
+    /// Whether this replica is being filled, or about to be: it takes no writes of its own.
+    pub(super) fn is_filling(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || self.filling.read().is_some()
     }
 
     /// The writes that reads see, of which `applied` were applied.

@@ -53,7 +53,7 @@ mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -138,6 +138,8 @@ pub(crate) struct Shared {
     built: RwLock<BTreeSet<IndexId>>,
     /// How far the replica is filled, if it is not complete
     filling: RwLock<Option<fill::Filling>>,
+    /// Whether it is about to be filled, and takes no writes of its own any more
+    closing: AtomicBool,
     /// What is read meanwhile, if it can be read
     frozen: RwLock<Option<fill::Frozen>>,
     /// Bytes of deltas that were dropped since these were counted
@@ -194,7 +196,7 @@ impl Replica {
             failure: watch::Sender::new(None),
             floor: RwLock::new(found.floor),
             hold: Mutex::new(Hold::new(limits.held_bytes)),
-            machine: Mutex::new(Machine::new(node, limits.pace(), about)),
+            machine: Mutex::new(Machine::new(node, limits.status_every, about)),
             inputs,
             waiters: Mutex::default(),
             next_ticket: AtomicU64::new(0),
@@ -204,6 +206,7 @@ impl Replica {
             low: Mutex::default(),
             built: RwLock::new(found.built),
             filling: RwLock::new(filling.clone()),
+            closing: AtomicBool::new(false),
             frozen: RwLock::new(frozen),
             dropped: Mutex::default(),
             collected: Mutex::new(found.collected),
@@ -255,10 +258,12 @@ impl Replica {
     /// written at or before it any more.
     pub fn applied(&self) -> Timestamp {
         let state = &self.inner.shared.state;
-        if let Some(frozen) = self.inner.shared.filling.read().as_ref().and_then(|filling| filling.frozen) {
-            return frozen;
+        // Held until it is known what is applied: nobody reads what is later than what is kept.
+        let filling = self.inner.shared.filling.read();
+        match filling.as_ref().and_then(|filling| filling.frozen) {
+            Some(frozen) => frozen,
+            None => state.applied(RangeId::EVENTUAL).commit.max(state.horizon(Guarantee::Eventual)),
         }
-        state.applied(RangeId::EVENTUAL).commit.max(state.horizon(Guarantee::Eventual))
     }
 
     /// Why rows cannot be read here at the moment, if they cannot.
@@ -273,7 +278,7 @@ impl Replica {
     /// Why rows cannot be written here at the moment, if they cannot.
     pub fn writable(&self) -> Result<(), Error> {
         self.serving()?;
-        if self.inner.shared.filling.read().is_some() { Err(not_ready()) } else { Ok(()) }
+        if self.inner.shared.is_filling() { Err(not_ready()) } else { Ok(()) }
     }
 
     fn serving(&self) -> Result<(), Error> {

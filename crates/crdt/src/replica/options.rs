@@ -10,7 +10,6 @@ use polity_store::state::State;
 
 use super::peers::Peers;
 use super::schema::Schema;
-use crate::replication::machine::Pace;
 
 /// What a replica is made of.
 pub struct Options {
@@ -51,9 +50,6 @@ pub struct Limits {
     pub message_bytes: usize,
     /// How often each peer is told what was applied here, whether or not something was
     pub status_every: Duration,
-    /// How long after deltas were sent to a peer the next ones wait for more, unless
-    /// somebody waits for them to be kept
-    pub gather: Duration,
     /// How long a message may go unanswered
     pub call_within: Duration,
     /// How long a commit waits for other replicas to keep it too
@@ -80,7 +76,6 @@ impl Default for Limits {
             log_bytes: 1 << 30,
             message_bytes: 1 << 20,
             status_every: Duration::from_millis(500),
-            gather: Duration::from_millis(5),
             call_within: Duration::from_secs(5),
             acks_within: Duration::from_secs(5),
             shares_within: Duration::from_secs(1),
@@ -89,12 +84,5 @@ impl Default for Limits {
             patrol_rows: 4096,
             conflict_age: Duration::from_secs(7 * 24 * 3600),
         }
-    }
-}
-
-impl Limits {
-    /// How often and how seldom the others are sent something.
-    pub(crate) fn pace(&self) -> Pace {
-        Pace { status_every: self.status_every, gather: self.gather }
     }
 }

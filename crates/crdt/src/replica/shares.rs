@@ -43,8 +43,13 @@ impl Shared {
         let mut asked = BTreeSet::new();
         loop {
             let tried = {
-                let changes = changes.clone();
-                self.run(move |draft| draft.commit(&changes)).await?
+                let (changes, shared) = (changes.clone(), self.clone());
+                // Asked again: it may have waited for a share, or for those before it.
+                let commit = move |draft: &mut Draft<'_>| match shared.is_filling() {
+                    true => Err(super::not_ready()),
+                    false => draft.commit(&changes),
+                };
+                self.run(commit).await?
             };
             let (key, column, shortage) = match tried {
                 (Tried::Done(written), shown) => return Ok((written, shown)),

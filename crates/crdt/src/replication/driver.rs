@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use polity_base::{Guarantee, NodeId, Timestamp};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::machine::{Input, Output};
 use super::message::{Request, Response, decode, encode};
@@ -31,7 +31,6 @@ pub(crate) async fn run(
     let mut applied = shared.applied.subscribe();
     let mut ticks = interval((shared.limits.status_every / 5).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut wake = None;
     loop {
         let input = tokio::select! {
             biased;
@@ -46,14 +45,8 @@ pub(crate) async fn run(
                 shared.tell(Input::Here(shared.about()));
                 Input::Tick
             }
-            () = sleep_until(begun + wake.unwrap_or_default()), if wake.is_some() => Input::Tick,
         };
-        let outputs = {
-            let mut machine = shared.machine.lock();
-            let outputs = machine.step(begun.elapsed(), input);
-            wake = machine.wakes_at();
-            outputs
-        };
+        let outputs = shared.machine.lock().step(begun.elapsed(), input);
         for output in outputs {
             shared.act(output);
         }

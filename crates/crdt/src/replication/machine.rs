@@ -3,9 +3,7 @@
 //! The machine knows vectors, not deltas: what was applied here, and what each peer
 //! said it has. From the two follows what to send. One message a peer is under way at a
 //! time; what is committed meanwhile goes with the next, so a slow peer gets fuller
-//! messages and never a queue. And what is committed soon after a message went waits a
-//! moment for more, unless somebody waits for it to be kept: each message costs its
-//! receiver a sync.
+//! messages and never a queue.
 //!
 //! **Relaying.** A replica sends its own deltas at once, those of others only if the
 //! peer still lacks them after a while: then their origin cannot reach it, or is gone.
@@ -103,34 +101,21 @@ struct Peer {
     /// Nothing but statuses before this
     quiet_until: Duration,
     next_status: Duration,
-    /// Until when what is there to send waits for more
-    gathers_until: Duration,
-    /// Whether something waits for more
-    gathers: bool,
     failures: u32,
-}
-
-/// How often and how seldom a machine sends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    /// How often each peer is told of this replica, whether or not there is news
-    pub status_every: Duration,
-    /// How long after a message with deltas the next one waits for more
-    pub gather: Duration,
 }
 
 /// The machine of one replica.
 pub(crate) struct Machine {
     node: NodeId,
-    pace: Pace,
+    status_every: Duration,
     here: About,
     peers: BTreeMap<NodeId, Peer>,
     waits: BTreeMap<u64, (Timestamp, usize)>,
 }
 
 impl Machine {
-    pub fn new(node: NodeId, pace: Pace, here: About) -> Machine {
-        Machine { node, pace, here, peers: BTreeMap::new(), waits: BTreeMap::new() }
+    pub fn new(node: NodeId, status_every: Duration, here: About) -> Machine {
+        Machine { node, status_every, here, peers: BTreeMap::new(), waits: BTreeMap::new() }
     }
 
     /// Takes note of `input`, and says what to do. `now` never goes back.
@@ -156,12 +141,6 @@ impl Machine {
         self.kept(&mut outputs);
         self.send(now, &mut outputs);
         outputs
-    }
-
-    /// When the machine is to be told that time has passed, if something waits for that.
-    pub fn wakes_at(&self) -> Option<Duration> {
-        let gather = |peer: &&Peer| peer.gathers && !peer.under_way;
-        self.peers.values().filter(gather).map(|peer| peer.gathers_until).min()
     }
 
     /// Who has what was committed here at `at`.
@@ -215,7 +194,7 @@ impl Machine {
             peer.quiet_until = now;
             peer.failures = 0;
         }
-        if now >= peer.mark.0 + self.pace.status_every {
+        if now >= peer.mark.0 + self.status_every {
             peer.relay = std::mem::replace(&mut peer.mark, (now, self.here.vector.clone())).1;
         }
         let filling = peer.about.filling || self.here.filling;
@@ -245,7 +224,7 @@ impl Machine {
         peer.wants = wants;
         // What did not help will not help again at once.
         if peer.loaded && !progress {
-            peer.quiet_until = now + self.pace.status_every;
+            peer.quiet_until = now + self.status_every;
         }
     }
 
@@ -253,7 +232,7 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.under_way = false;
         peer.failures = (peer.failures + 1).min(4);
-        peer.quiet_until = now + self.pace.status_every * peer.failures / 4;
+        peer.quiet_until = now + self.status_every * peer.failures / 4;
         peer.next_status = peer.quiet_until;
     }
 
@@ -281,14 +260,10 @@ impl Machine {
                     up_to.advance(origin, at.min(peer.relay.of(origin).max(peer.wants.of(origin))));
                 }
             }
-            let loaded = up_to != after;
-            peer.gathers = loaded && now < peer.gathers_until && self.waits.is_empty();
-            if loaded && !peer.gathers || now >= peer.next_status {
-                if loaded {
-                    peer.gathers_until = now + self.pace.gather;
-                }
-                (peer.loaded, peer.gathers, peer.under_way) = (loaded, false, true);
-                peer.next_status = now + self.pace.status_every;
+            peer.loaded = up_to != after;
+            if peer.loaded || now >= peer.next_status {
+                peer.under_way = true;
+                peer.next_status = now + self.status_every;
                 outputs.push(Output::Push { to: *node, after, up_to });
             }
         }

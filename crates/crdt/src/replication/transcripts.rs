@@ -10,14 +10,13 @@
 //!   → status n2                               nothing but how this replica is
 //!   → kept 1 | fill n2
 //! stable | everywhere                         what can be forgotten; what all have
-//! wakes                                       when it wants to be told that time has passed
 //! ```
 
 use std::time::Duration;
 
 use polity_base::{NodeId, Timestamp};
 
-use super::machine::{Input, Machine, Output, Pace};
+use super::machine::{Input, Machine, Output};
 use super::message::About;
 use crate::stamp::VersionVector;
 
@@ -62,11 +61,9 @@ fn shown(output: &Output) -> String {
     }
 }
 
-/// Plays a script to the machine of n1, which lets deltas wait so long for more; what comes
-/// out of it, in between.
-fn play_at(gather: Duration, script: &str) -> String {
-    let pace = Pace { status_every: Duration::from_millis(500), gather };
-    let mut machine = Machine::new(NodeId(1), pace, About::default());
+/// Plays a script to the machine of n1; what comes out of it, in between.
+fn play(script: &str) -> String {
+    let mut machine = Machine::new(NodeId(1), Duration::from_millis(500), About::default());
     let mut transcript = String::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('→')) {
         transcript.push_str(&format!("{line}\n"));
@@ -76,11 +73,6 @@ fn play_at(gather: Duration, script: &str) -> String {
                 let of = if line == "stable" { machine.stable() } else { machine.known_everywhere() };
                 let of = if of.is_empty() { "nothing".to_owned() } else { of.to_string() };
                 transcript.push_str(&format!("  → {of}\n"));
-                continue;
-            }
-            "wakes" => {
-                let at = machine.wakes_at().map_or("never".to_owned(), |at| at.as_millis().to_string());
-                transcript.push_str(&format!("  → {at}\n"));
                 continue;
             }
             now => Duration::from_millis(now.parse().unwrap()),
@@ -112,16 +104,12 @@ fn play_at(gather: Duration, script: &str) -> String {
 
 /// Plays a transcript again, and compares.
 fn golden(transcript: &str) {
-    golden_at(Duration::ZERO, transcript);
-}
-
-fn golden_at(gather: Duration, transcript: &str) {
     let lines: Vec<&str> = transcript.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let expected: String = lines
         .iter()
         .map(|line| if line.starts_with('→') { format!("  {line}\n") } else { format!("{line}\n") })
         .collect();
-    let played = play_at(gather, transcript);
+    let played = play(transcript);
     assert!(played == expected, "played:\n{played}");
 }
 
@@ -150,41 +138,6 @@ fn own_deltas_go_at_once_one_message_a_peer_under_way() {
           → n1@12
         stable
           → n1@12
-        ",
-    );
-}
-
-#[test]
-fn what_is_committed_soon_after_a_message_waits_for_more() {
-    golden_at(
-        Duration::from_millis(5),
-        "
-        0 peers n1 n2
-          → status n2
-        1 answered n2
-        10 here n1@10
-          → push n2 n1@0..10
-        11 here n1@11
-        wakes
-          → never
-        12 answered n2 n1@10
-        wakes
-          → 15
-        13 here n1@13
-        15 tick
-          → push n2 n1@10..13
-        wakes
-          → never
-        16 answered n2 n1@13
-        17 here n1@17
-        wakes
-          → 20
-        18 await 1 17 2
-          → push n2 n1@13..17
-        19 answered n2 n1@17
-          → kept 1
-        40 here n1@40
-          → push n2 n1@17..40
         ",
     );
 }
