@@ -73,10 +73,11 @@ impl Peer {
         java
     }
 
-    /// Waits until a request is answered.
+    /// Waits until a request is answered: clients take seconds to connect, and tell of
+    /// nothing that was answered while they warmed up.
     fn answers(&self) -> Result<(), String> {
         let begun = Instant::now();
-        while !self.clients(1, 1, 1, 1).is_ok_and(|(figures, _)| figures.rate > 0.0) {
+        while !self.clients(1, 1, 1, WARM_UP_SECONDS).is_ok_and(|(figures, _)| figures.rate > 0.0) {
             if begun.elapsed() > PATIENCE {
                 return Err("BFT-SMaRt: the replicas do not answer".to_owned());
             }
