@@ -17,7 +17,7 @@ pub const PLACE: &str = "POLITY_BFT_SMART";
 const REPLICAS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Its JIT compilers may work for so long before anything is counted.
-const WARM_UP_SECONDS: u32 = 8;
+const WARM_UP_SECONDS: u32 = 6;
 const JARS: [&str; 12] = [
     "bcpkix",
     "bcprov",
