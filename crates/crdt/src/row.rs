@@ -311,8 +311,8 @@ fn begin(column: ColumnId, change: &ColumnChange, stamp: Stamp, members: &[NodeI
             counter.spread(stamp.origin, members);
             Cell::Counter(counter)
         }
-        // Not for tables whose writes merge; who sends it means a number that begins at 0.
-        ColumnChange::AddNumeric(amount) => Cell::Register(Register { stamp, value: Value::Numeric(*amount) }),
+        // Rounded sums would depend on the order of the writes.
+        ColumnChange::AddNumeric(_) => return Err(Refused::Kind { column, kind: "column whose writes merge" }),
         ColumnChange::Elements { added, removed } => {
             Cell::Set(elements(&Set::default(), added, removed, stamp).map_err(|e| Refused::Element(column, e))?)
         }

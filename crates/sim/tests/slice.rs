@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Seeds that are always run, with their simulated seconds of work. One that finds a bug
 /// of the database is added here.
-const REGRESSIONS: [(u64, u64); 8] = [
+const REGRESSIONS: [(u64, u64); 9] = [
     (107, WORK),
     (1, WORK),
     (4, WORK),
@@ -20,6 +20,7 @@ const REGRESSIONS: [(u64, u64); 8] = [
     (1_000_275, 20),
     (1_000_336, 20),
     (3_000_221, 20),
+    (3_000_390, 20),
 ];
 /// Simulated seconds of work.
 const WORK: u64 = 8;

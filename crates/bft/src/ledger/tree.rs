@@ -265,6 +265,8 @@ impl<V: View> Pass<'_, V> {
         match before {
             Below::Nothing => self.grow(&leaves(None, changes), depth),
             Below::Leaf(place, value) => self.grow(&leaves(Some((place, value)), changes), depth),
+            // A place has no more steps: the node above it is damaged.
+            Below::Inner(_) if depth == NIBBLES => Err(lacking(depth)),
             Below::Inner(_) => {
                 let key = node_key(first, depth);
                 let stored = self.view.get(&key)?.ok_or_else(|| lacking(depth))?;
