@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use polity_base::{IndexId, NodeId};
 use polity_bft::ledger::records;
 use polity_node::admin::{Answer, Client, Digest, Disturbance, EventualDigest, NodeFacts, Request, disturb};
@@ -20,6 +20,15 @@ pub struct AdminArguments {
     /// The NAME of the client certificate
     #[arg(long = "as", global = true, value_name = "NAME", default_value = "admin")]
     pub client: String,
+}
+
+/// One of several things to ask a cluster, and how it is reached.
+#[derive(Args)]
+pub struct Asked<What: Subcommand> {
+    #[command(flatten)]
+    pub admin: AdminArguments,
+    #[command(subcommand)]
+    pub what: What,
 }
 
 /// Whatever went wrong, in words.

@@ -2,25 +2,19 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use polity_base::NodeId;
 use polity_node::admin::{Disturbance, Place, Weather};
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments};
+use crate::admin::{Admin, AdminArguments, Asked};
 
 /// Arguments of `polity fault`.
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    admin: AdminArguments,
-    #[command(subcommand)]
-    what: What,
-}
+pub type Arguments = Asked<What>;
 
 /// Places are nodes by number, or regions.
 #[derive(Subcommand)]
-enum What {
+pub enum What {
     /// Let no message pass between two places
     Cut {
         /// One place: a node's number, or a region

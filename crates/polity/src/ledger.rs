@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use comfy_table::{Table, presets};
 use polity_base::seams::{Entropy as _, unique_id};
 use polity_base::{Bounds, ColumnChange, ColumnId, Key, NodeId, RowChange, Type};
@@ -17,20 +17,15 @@ use polity_node::entropy::SystemEntropy;
 use polity_sql::ledger::proving;
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments, Failure, unexpected};
+use crate::admin::{Admin, Asked, Failure, unexpected};
 use crate::proof::said;
 
 /// Arguments of `polity ledger`.
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    admin: AdminArguments,
-    #[command(subcommand)]
-    what: What,
-}
+pub type Arguments = Asked<What>;
 
+/// What to do with the ledger.
 #[derive(Subcommand)]
-enum What {
+pub enum What {
     /// Show how far each node is, who decides, and who is heard
     Status,
     /// Write what the ledger began with: what proofs are checked against. Publish it, or
@@ -57,7 +52,7 @@ enum What {
 }
 
 #[derive(Subcommand)]
-enum KeyCommand {
+pub enum KeyCommand {
     /// Make a key
     New {
         /// Where to write it
@@ -78,7 +73,7 @@ enum KeyCommand {
 }
 
 #[derive(Subcommand)]
-enum RowCommand {
+pub enum RowCommand {
     /// Add a row
     Insert {
         /// The table
@@ -112,7 +107,7 @@ enum RowCommand {
 }
 
 #[derive(Subcommand)]
-enum ValidatorCommand {
+pub enum ValidatorCommand {
     /// Let a node decide too
     Add {
         /// The node's number

@@ -3,26 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use comfy_table::{Table, presets};
 use polity_base::NodeId;
 use polity_bft::hash::hex;
 use polity_node::admin::{EventualDigest, Liveness, NodeFacts, Request};
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments, Failure};
+use crate::admin::{Admin, Asked, Failure};
 
 /// Arguments of `polity node`.
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    admin: AdminArguments,
-    #[command(subcommand)]
-    what: What,
-}
+pub type Arguments = Asked<What>;
 
+/// What to do with the nodes.
 #[derive(Subcommand)]
-enum What {
+pub enum What {
     /// Show the nodes
     List {
         /// Print JSON

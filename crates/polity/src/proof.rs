@@ -2,25 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use polity_bft::ledger::records;
 use polity_bft::proof::{Proven, verify_file};
 use polity_node::admin::{Answer, Request};
 
 use crate::Outcome;
-use crate::admin::{Admin, AdminArguments, Failure, unexpected};
+use crate::admin::{Admin, Asked, Failure, unexpected};
 
 /// Arguments of `polity proof`.
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    admin: AdminArguments,
-    #[command(subcommand)]
-    what: What,
-}
+pub type Arguments = Asked<What>;
 
+/// What to do with a proof.
 #[derive(Subcommand)]
-enum What {
+pub enum What {
     /// Fetch a proof of what a row is, or that there is none
     Get {
         /// The byzantine table
