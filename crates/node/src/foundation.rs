@@ -248,7 +248,9 @@ impl Foundation {
             links.register(Service::LEDGER, Arc::new(ledger::LedgerAnswers(host.clone())));
             links.register(Service::LEDGER_VOICE, Arc::new(ledger::Voice(host.clone())));
         }
-        links.register(Service::LOCKS, Arc::new(LockAnswers(Arc::new(LockServer::new(&self.database)))));
+        let locks = LockServer::new(&self.database);
+        self.group.admit_by(Arc::new(locks.clone()));
+        links.register(Service::LOCKS, Arc::new(LockAnswers(locks)));
         let departures = Arc::new(Departures {
             node: self.identity.node,
             group: self.group.clone(),

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
@@ -75,10 +76,27 @@ impl Group {
     /// [`GroupOptions::refuse_after`](crate::GroupOptions::refuse_after);
     /// [`Error::OutcomeUnknown`] if somebody was asked whose answer was lost.
     pub async fn propose(&self, batch: Batch) -> Result<BatchOutcome, Error> {
+        self.propose_claiming(batch, None).await
+    }
+
+    /// The same, unless the leader's [`Admission`] says that what the batch claims is
+    /// taken.
+    ///
+    /// A claim is a courtesy. A leader without an admission orders the batch, and so does
+    /// one that is asked again because an answer was lost: what the batch must not
+    /// change is for its preconditions to say.
+    ///
+    /// # Errors
+    /// [`Error::Taken`], and those of [`Group::propose`].
+    pub async fn propose_if_free(&self, batch: Batch, claim: Bytes) -> Result<BatchOutcome, Error> {
+        self.propose_claiming(batch, Some(claim)).await
+    }
+
+    async fn propose_claiming(&self, batch: Batch, claim: Option<Bytes>) -> Result<BatchOutcome, Error> {
         let (metrics, begun) = (&self.inner.shared.metrics, Instant::now());
         add(&metrics.proposals, 1);
-        let outcome =
-            if self.leads_alone_and_is_current() { self.propose_here(batch).await } else { self.decide(batch).await };
+        let alone = claim.is_none() && self.leads_alone_and_is_current();
+        let outcome = if alone { self.propose_here(batch).await } else { self.decide(batch, claim).await };
         match &outcome {
             Ok(_) => metrics.commit_micros.record_micros(begun.elapsed()),
             Err(_) => add(&metrics.failures, 1),
@@ -86,13 +104,13 @@ impl Group {
         outcome
     }
 
-    async fn decide(&self, batch: Batch) -> Result<BatchOutcome, Error> {
+    async fn decide(&self, batch: Batch, mut claim: Option<Bytes>) -> Result<BatchOutcome, Error> {
         let mut deadline = Instant::now() + self.inner.refuse_after;
         let mut doubt: Option<String> = None;
         loop {
             let tried = match self.whom() {
-                Whom::Here => self.propose_here(batch.clone()).await,
-                Whom::There(node) => self.propose_there(node, batch.clone()).await,
+                Whom::Here => self.propose_here_if_free(batch.clone(), claim.as_ref()).await,
+                Whom::There(node) => self.propose_there(node, batch.clone(), claim.clone()).await,
                 Whom::Nobody => Err(self.not_leader()),
             };
             match tried {
@@ -109,6 +127,8 @@ impl Group {
                         deadline += self.inner.refuse_after * (DOUBT - 1);
                     }
                     doubt = Some(reason);
+                    // It may be decided already, and is only asked after.
+                    claim = None;
                 }
                 Err(error) => {
                     let Some(reason) = doubt else { return Err(error) };
@@ -139,6 +159,17 @@ impl Group {
         if alone || answered { Whom::Here } else { Whom::Nobody }
     }
 
+    async fn propose_here_if_free(&self, batch: Batch, claim: Option<&Bytes>) -> Result<BatchOutcome, Error> {
+        let _held = match (claim, self.inner.admission.get()) {
+            (Some(claim), Some(admission)) => match admission.admit(&batch, claim) {
+                Some(held) => Some(held),
+                None => return Err(Error::Taken { range: self.inner.id }),
+            },
+            _ => None,
+        };
+        self.propose_here(batch).await
+    }
+
     async fn propose_here(&self, batch: Batch) -> Result<BatchOutcome, Error> {
         let mut outcome = self.inner.proposer.propose(batch)?;
         let mut hopeless: Option<Instant> = None;
@@ -157,9 +188,13 @@ impl Group {
         }
     }
 
-    async fn propose_there(&self, node: NodeId, batch: Batch) -> Result<BatchOutcome, Error> {
+    async fn propose_there(&self, node: NodeId, batch: Batch, claim: Option<Bytes>) -> Result<BatchOutcome, Error> {
         let range = self.inner.id;
-        match self.inner.links.ask(node, Request::Propose(batch), DECISION_PATIENCE).await {
+        let request = match claim {
+            Some(claim) => Request::ProposeIfFree { batch, claim },
+            None => Request::Propose(batch),
+        };
+        match self.inner.links.ask(node, request, DECISION_PATIENCE).await {
             Ok(Response::Proposed(Ok(outcome))) => Ok(outcome),
             Ok(Response::Proposed(Err(declined))) => Err(self.declined(declined)),
             Ok(_) => Err(Error::OutcomeUnknown { range, reason: format!("{node} answered something else") }),
@@ -173,6 +208,7 @@ impl Group {
         match declined {
             Declined::NotLeader | Declined::Stopped(_) => self.not_leader(),
             Declined::Unknown(reason) => Error::OutcomeUnknown { range, reason },
+            Declined::Taken => Error::Taken { range },
             Declined::TooLarge { size, limit } => Error::TooLarge { size: size as usize, limit: limit as usize },
         }
     }
@@ -190,11 +226,12 @@ impl Group {
     }
 
     /// Answers a member that believes this one leads.
-    pub(crate) async fn proposed(&self, batch: Batch) -> Result<BatchOutcome, Declined> {
+    pub(crate) async fn proposed(&self, batch: Batch, claim: Option<Bytes>) -> Result<BatchOutcome, Declined> {
         if !matches!(self.whom(), Whom::Here) {
             return Err(Declined::NotLeader);
         }
-        self.propose_here(batch).await.map_err(|error| match error {
+        self.propose_here_if_free(batch, claim.as_ref()).await.map_err(|error| match error {
+            Error::Taken { .. } => Declined::Taken,
             Error::OutcomeUnknown { reason, .. } => Declined::Unknown(reason),
             Error::TooLarge { size, limit } => Declined::TooLarge { size: size as u64, limit: limit as u64 },
             Error::Stopped { reason, .. } => Declined::Stopped(reason),

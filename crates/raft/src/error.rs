@@ -24,6 +24,12 @@ pub enum Error {
         /// Since when the first of them has been silent
         since: Option<Timestamp>,
     },
+    /// The leader's [`Admission`](crate::Admission) refused the batch. Nothing was done.
+    #[error("range {range} does not take the batch: what it claims is taken")]
+    Taken {
+        /// The range
+        range: RangeId,
+    },
     /// This member was restarted a moment ago and votes for nobody yet.
     #[error("range {range} was started a moment ago on this node, and votes for nobody yet")]
     Silent {
@@ -103,6 +109,7 @@ impl Error {
             Error::NotLeader { .. } | Error::NoQuorum { .. } | Error::Stopped { .. } | Error::Silent { .. } => {
                 Class::Unavailable
             }
+            Error::Taken { .. } => Class::Conflict,
             Error::Members { .. } => Class::Input,
             Error::OutcomeUnknown { .. } => Class::Unknown,
             Error::TooLarge { .. } => Class::Resource,

@@ -1,10 +1,11 @@
 //! This node's member of one Raft group.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, LinearizableReadError, RaftError};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
@@ -13,7 +14,7 @@ use openraft::{Config, Instant as _, LogIdOptionExt, ReadPolicy, ServerState, Sn
 use parking_lot::Mutex;
 use polity_base::planted::{Bug, planted};
 use polity_base::time::HybridClock;
-use polity_base::{NodeId, RangeId, Timestamp};
+use polity_base::{Batch, NodeId, RangeId, Timestamp};
 use polity_store::log::Log;
 use polity_store::state::{AppliedMark, State};
 use tokio::sync::oneshot;
@@ -68,6 +69,14 @@ impl Default for GroupOptions {
     }
 }
 
+/// Says whether a batch may be ordered now: where the locks of the group's leader are
+/// kept, a batch can ask for them on its way instead of before it.
+pub trait Admission: Send + Sync + 'static {
+    /// Takes what `batch` claims, until the result is dropped: when it is decided. None:
+    /// somebody else has it.
+    fn admit(&self, batch: &Batch, claim: &Bytes) -> Option<Box<dyn Send>>;
+}
+
 /// This node's member of one Raft group. Clones are the same member.
 #[derive(Clone)]
 pub struct Group {
@@ -88,6 +97,7 @@ pub(crate) struct Inner {
     pub server: openraft::type_config::alias::WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     pub shared: Shared,
     pub proposer: Proposer,
+    pub admission: OnceLock<Arc<dyn Admission>>,
     pub stopped: AtomicBool,
     /// Resolves when nothing is applied any more.
     machine_gone: Mutex<Option<oneshot::Receiver<()>>>,
@@ -184,6 +194,7 @@ impl Group {
             raft,
             shared,
             proposer,
+            admission: OnceLock::new(),
             stopped: AtomicBool::new(false),
             machine_gone: Mutex::new(Some(machine_gone)),
         };
@@ -199,6 +210,12 @@ impl Group {
             return Err(error);
         }
         Ok(group)
+    }
+
+    /// Has claims of batches judged, from now on. Without it, and once it was called, all
+    /// that comes later changes nothing.
+    pub fn admit_by(&self, admission: Arc<dyn Admission>) {
+        let _ = self.inner.admission.set(admission);
     }
 
     async fn found_or_rejoin(&self, mut founders: BTreeMap<NodeId, Peer>) -> Result<(), Error> {
@@ -349,7 +366,10 @@ impl Group {
             }
             Request::Stage { transfer, number, chunk } => return self.stage(transfer, number, chunk).await,
             Request::Install { vote, meta, transfer } => return self.install(vote, meta, transfer).await,
-            Request::Propose(batch) => return Ok(Response::Proposed(self.proposed(batch).await)),
+            Request::Propose(batch) => return Ok(Response::Proposed(self.proposed(batch, None).await)),
+            Request::ProposeIfFree { batch, claim } => {
+                return Ok(Response::Proposed(self.proposed(batch, Some(claim)).await));
+            }
             Request::Barrier => return Ok(Response::Barrier(self.asked_for_barrier().await)),
         };
         answered.map_err(|e| self.stopped_by(e.to_string()))

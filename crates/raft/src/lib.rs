@@ -53,7 +53,7 @@ pub mod types;
 
 pub use checkpoint::Checkpointer;
 pub use error::Error;
-pub use group::{Group, GroupOptions};
+pub use group::{Admission, Group, GroupOptions};
 pub use metrics::GroupMetrics;
 pub use network::{Network, NoPeers};
 pub use types::Peer;

@@ -64,6 +64,13 @@ pub enum Request {
     Propose(Batch),
     /// You lead: what must I have applied to read everything that is acknowledged?
     Barrier,
+    /// You lead: order this batch if its claim is free, see [`Admission`](crate::Admission).
+    ProposeIfFree {
+        /// The batch
+        batch: Batch,
+        /// What it claims, in the words of who built it
+        claim: Bytes,
+    },
 }
 
 /// What it answers.
@@ -79,7 +86,7 @@ pub enum Response {
     Staged,
     /// To [`Request::Install`]
     Installed(SnapshotResponse<Types>),
-    /// To [`Request::Propose`]
+    /// To [`Request::Propose`] and [`Request::ProposeIfFree`]
     Proposed(Result<BatchOutcome, Declined>),
     /// To [`Request::Barrier`]
     Barrier(Result<Timestamp, Declined>),
@@ -101,6 +108,8 @@ pub enum Declined {
     },
     /// It is stopped. Nothing was done.
     Stopped(String),
+    /// What the batch claims is taken. Nothing was done.
+    Taken,
 }
 
 /// Why a request was not answered.

@@ -1,17 +1,19 @@
 //! Packs concurrent proposals into log entries.
 //!
 //! An entry costs the same whether it carries one batch or a hundred: a record of
-//! the log, a few hops between tasks, a transaction of the state. So batches that
-//! arrive while enough entries are on their way wait, and leave together in the
-//! next one; a batch that finds the way free leaves at once. Waiting is thus never
-//! longer than what an entry ahead takes, and the busier the group, the fuller its
-//! entries (the queueing known as "natural batching").
+//! the log, messages, a few hops between tasks, a transaction of the state. So batches
+//! that arrive while an entry is on its way wait, and leave together in the next one; a
+//! batch that finds the way free leaves at once. The busier the group, the fuller its
+//! entries (the queueing known as "natural batching"). Where members are far apart an
+//! entry is on its way for long: then the next leaves after [`Packing::pace`], while
+//! there are not too many.
 //!
 //! There is no task in between. Whoever finds the way free hands the next pack to
-//! openraft: a proposer, or the callback of the entry that just ended.
+//! openraft: a proposer, the callback of the entry that just ended, or a timer.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::FutureExt;
 use openraft::Raft;
@@ -22,6 +24,7 @@ use polity_base::{Batch, RangeId};
 use polity_store::state::BatchOutcome;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
 use crate::machine::Machine;
@@ -39,6 +42,9 @@ type Answer = oneshot::Sender<Result<BatchOutcome, Error>>;
 pub struct Packing {
     /// Entries of this member that may be on their way at once.
     pub window: usize,
+    /// How long after an entry the next one leaves that is not full, if the first is on
+    /// its way still.
+    pub pace: Duration,
     /// Batches that one entry may hold.
     pub max_batches: usize,
     /// Bytes of batches after which an entry is full. A larger batch travels alone.
@@ -49,7 +55,13 @@ pub struct Packing {
 
 impl Default for Packing {
     fn default() -> Packing {
-        Packing { window: 4, max_batches: 512, target_bytes: 1 << 20, max_bytes: 256 << 20 }
+        Packing {
+            window: 4,
+            pace: Duration::from_millis(5),
+            max_batches: 512,
+            target_bytes: 1 << 20,
+            max_bytes: 256 << 20,
+        }
     }
 }
 
@@ -72,7 +84,12 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
     in_flight: usize,
+    /// When an entry left last.
+    sent: Option<Instant>,
+    /// Whether a timer is set for the next one.
+    timed: bool,
     raft: Option<GroupRaft>,
     /// Why nothing is taken any more.
     closed: Option<String>,
@@ -109,11 +126,10 @@ impl Proposer {
             return Err(Error::Stopped { range: inner.range, reason: reason.clone() });
         }
         queue.waiting.push_back(Waiting { batch, size, answer });
-        if queue.in_flight < inner.packing.window {
-            let next = inner.take(&mut queue);
-            drop(queue);
-            inner.send(next);
-        }
+        queue.waiting_bytes += size;
+        let next = inner.next(&mut queue);
+        drop(queue);
+        inner.send(next);
         Ok(outcome)
     }
 
@@ -128,6 +144,7 @@ impl Proposer {
         let (refused, busy) = {
             let mut queue = inner.queue.lock();
             queue.closed.get_or_insert_with(|| reason.to_string());
+            queue.waiting_bytes = 0;
             (std::mem::take(&mut queue.waiting), queue.in_flight > 0)
         };
         for waiting in refused {
@@ -150,6 +167,37 @@ struct Parcel {
 }
 
 impl Inner {
+    /// Takes the next pack if it is time for it; sees to it that somebody will if not.
+    fn next(self: &Arc<Inner>, queue: &mut Queue) -> Option<Parcel> {
+        if queue.waiting.is_empty() || queue.in_flight >= self.packing.window {
+            return None;
+        }
+        let is_full =
+            queue.waiting.len() >= self.packing.max_batches || queue.waiting_bytes >= self.packing.target_bytes;
+        let since = queue.sent.map_or(Duration::MAX, |sent| sent.elapsed());
+        if queue.in_flight == 0 || is_full || since >= self.packing.pace {
+            return self.take(queue);
+        }
+        // Without a runtime, the entry on its way takes the next along when it ends.
+        if !queue.timed
+            && let Ok(runtime) = Handle::try_current()
+        {
+            queue.timed = true;
+            let (inner, left) = (Arc::downgrade(self), self.packing.pace.saturating_sub(since));
+            runtime.spawn(async move {
+                sleep(left).await;
+                let Some(inner) = inner.upgrade() else { return };
+                let next = {
+                    let mut queue = inner.queue.lock();
+                    queue.timed = false;
+                    inner.next(&mut queue)
+                };
+                inner.send(next);
+            });
+        }
+        None
+    }
+
     /// Takes the next pack from the queue; it counts as on its way from here on.
     fn take(&self, queue: &mut Queue) -> Option<Parcel> {
         let raft = queue.raft.clone()?;
@@ -161,6 +209,7 @@ impl Inner {
             }
             if let Some(Waiting { batch, size, answer }) = queue.waiting.pop_front() {
                 bytes += size;
+                queue.waiting_bytes -= size;
                 batches.push(batch);
                 answers.push(answer);
             }
@@ -169,6 +218,7 @@ impl Inner {
             return None;
         }
         queue.in_flight += 1;
+        queue.sent = Some(Instant::now());
         Some(Parcel { raft, pack: Pack::new(self.clock.now(), batches), answers })
     }
 
@@ -234,7 +284,7 @@ impl Drop for Flight {
             if queue.closed.is_some() && queue.in_flight == 0 {
                 inner.idle.notify_waiters();
             }
-            inner.take(&mut queue)
+            inner.next(&mut queue)
         };
         inner.send(next);
     }

@@ -234,6 +234,11 @@ impl<'a> World<'a> {
         };
         let seen = self.stage.seen.lock();
         (report.ok, report.failed, report.unknown) = (seen.ok, seen.failed, seen.unknown);
+        if !self.stage.are_quiet.load(Ordering::Relaxed) {
+            // What was under way when the run was ended is not in the history.
+            report.violations = std::mem::take(&mut self.violations);
+            return report;
+        }
         let findings = polity_check::check(&seen.history);
         let level = match self.plan.isolation {
             Isolation::Serializable => Level::StrictSerializable,

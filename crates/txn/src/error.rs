@@ -160,6 +160,8 @@ pub enum Contested {
     Key(Key),
     /// Some key of a span
     Span(Span),
+    /// A row that another transaction has locked
+    Lock,
     /// Not known any more: the transaction is older than the replica's memory
     /// of recent writes
     Forgotten,
@@ -170,6 +172,7 @@ impl fmt::Display for Contested {
         match self {
             Contested::Key(key) => write!(f, "key {key}"),
             Contested::Span(span) => write!(f, "keys {} to {}", span.start, span.end),
+            Contested::Lock => f.write_str("a row that is locked"),
             Contested::Forgotten => f.write_str("what it read long ago"),
         }
     }

@@ -46,7 +46,8 @@ pub use error::{Contested, Error, Outage, WaitsFor, Wanted};
 pub use eventual::{Eventual, EventualError, EventualReplica, VersionVector};
 pub use freshness::Freshness;
 pub use locks::{
-    CallFailed, Listed as ListedLock, LockMode, LockNetwork, LockRequest, LockResponse, LockServer, TransactionId, Wait,
+    CallFailed, Claim, Held, Listed as ListedLock, LockMode, LockNetwork, LockRequest, LockResponse, LockServer,
+    TransactionId, Wait,
 };
 pub use replica::{Change, Outcome, Replica, Rows, Snapshot};
 pub use strong::StrongReplica;

@@ -17,6 +17,7 @@ use polity_base::key::Direction;
 use polity_base::{Batch, Key, NodeId, Span, Timestamp};
 
 use crate::Error;
+use crate::locks::Claim;
 
 /// One replica of a range, on this node.
 #[async_trait]
@@ -46,7 +47,16 @@ pub trait Replica: Send + Sync + 'static {
     /// be.
     async fn commit(&self, batch: Batch) -> Result<Outcome, Error>;
 
-    /// The same, and waits until that many replicas keep it. Where the guarantee says
+    /// The same, unless somebody holds one of these locks: [`Contested::Lock`]. A
+    /// courtesy to others, as all locks are; a replica that keeps none may leave it out.
+    ///
+    /// [`Contested::Lock`]: crate::Contested::Lock
+    async fn commit_if_free(&self, batch: Batch, claim: Claim) -> Result<Outcome, Error> {
+        let _ = claim;
+        self.commit(batch).await
+    }
+
+    /// Orders the batch, and waits until that many replicas keep it. Where the guarantee says
     /// how many there must be, it is as many as that.
     async fn commit_kept_by(&self, batch: Batch, replicas: u32) -> Result<Outcome, Error> {
         let _ = replicas;

@@ -10,7 +10,8 @@ use polity_base::{Batch, Class, Guarantee, Key, NodeId, Span, Timestamp};
 use polity_raft::Group;
 use polity_store::state::{Answer, BatchOutcome, Reader, Scan, State};
 
-use crate::error::{Error, Outage};
+use crate::error::{Contested, Error, Outage};
+use crate::locks::Claim;
 use crate::replica::{Change, Outcome, Replica, Rows, Snapshot};
 
 /// Bytes of one chunk at most, whatever the number of its rows.
@@ -64,6 +65,10 @@ impl Replica for StrongReplica {
 
     async fn commit(&self, batch: Batch) -> Result<Outcome, Error> {
         Ok(outcome(self.group.propose(batch).await?))
+    }
+
+    async fn commit_if_free(&self, batch: Batch, claim: Claim) -> Result<Outcome, Error> {
+        Ok(outcome(self.group.propose_if_free(batch, claim.encode()?).await?))
     }
 
     fn changed_since(&self, span: &Span, since: Timestamp) -> Change {
@@ -139,6 +144,7 @@ impl From<polity_raft::Error> for Error {
             Class::Unknown => Error::Unknown(error.to_string()),
             Class::Unavailable | Class::Retry => Error::Unavailable(Outage::because(error.to_string())),
             class => match error {
+                polity_raft::Error::Taken { .. } => Error::Conflict(Contested::Lock),
                 polity_raft::Error::TooLarge { limit, .. } => Error::TooLarge { limit },
                 error => Error::Replica { class, source: Arc::new(error) },
             },

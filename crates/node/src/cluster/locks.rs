@@ -1,6 +1,5 @@
 //! The way of questions about locks, over the links.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +34,7 @@ impl LockNetwork for LockLinks {
 }
 
 /// Answers other nodes.
-pub(crate) struct LockAnswers(pub Arc<LockServer>);
+pub(crate) struct LockAnswers(pub LockServer);
 
 #[async_trait]
 impl Handler for LockAnswers {

@@ -69,9 +69,10 @@ pub struct View {
 }
 
 impl View {
-    /// A machine's node, if it is up.
+    /// A machine's node, if it is up: one that stopped in the middle of a write cannot be
+    /// asked, even before anybody has noticed.
     pub fn of(machine: &Machine, now: Duration) -> Option<View> {
-        let running = machine.running()?;
+        let running = machine.running().filter(|_| !machine.disk().has_stopped())?;
         let (status, group) = (running.core.group().status(), running.core.group().id());
         let applied = running.core.state().applied(group);
         let (node, incarnation, sample) = (machine.node, running.incarnation, machine.sample());

@@ -97,6 +97,8 @@ pub struct Session {
     listed: Listed,
     /// The generation of the settings that others see
     shown: u64,
+    /// How many more statements ask for their locks beforehand
+    wary: u8,
 }
 
 impl Session {
@@ -121,6 +123,7 @@ impl Session {
             canceller,
             listed,
             shown: 0,
+            wary: 0,
         };
         session.rest();
         Ok(session)

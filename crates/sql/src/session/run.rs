@@ -57,6 +57,9 @@ pub(super) struct Copying {
     watch: Watch,
 }
 
+/// For so many statements after one that found its rows locked or changed, locks are
+/// asked for beforehand.
+const WARY: u8 = 64;
 /// A statement whose rows keep changing under it is given up after so many runs.
 const MOST_RESTARTS: u32 = 1_000;
 
@@ -116,17 +119,26 @@ impl Session {
     async fn run_alone(&mut self, prepared: &Arc<Prepared>, parameters: &[Value]) -> Result<Response> {
         let retries = self.settings.fast.retries;
         let mut tries = 0;
+        let writes =
+            matches!(prepared.statement(), Some(Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)));
+        self.wary = self.wary.saturating_sub(u8::from(writes));
+        let mut hopeful = writes && self.wary == 0;
         loop {
             self.ensure_active(false, prepared.as_of()).await?;
-            self.open()?.alone = true;
+            let active = self.open()?;
+            active.alone = true;
+            hopeful = hopeful && active.txn.defer_locks();
             let result = match self.run_in_active(prepared, parameters).await {
                 Ok(response) => self.commit_active().await.map(|_| response),
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.condition() == Condition::SerializationFailure && tries < retries => {
+                Err(error) if error.condition() == Condition::SerializationFailure && (hopeful || tries < retries) => {
                     self.abandon();
-                    tries += 1;
+                    // That it did without locks does not count: it would have waited.
+                    tries += u32::from(!hopeful);
+                    self.wary = if hopeful { WARY } else { self.wary };
+                    hopeful = false;
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {

@@ -59,6 +59,11 @@ impl LockKeeper {
         LockKeeper { node, table: Locks::default(), turn: turn(lease), remote }
     }
 
+    /// Whether another node keeps the locks of what `replica` holds, as far as is known.
+    pub fn are_elsewhere(&self, replica: &dyn Replica) -> bool {
+        self.remote.is_some() && replica.leader().is_some_and(|leader| leader != self.node)
+    }
+
     /// The locks kept here.
     pub fn table(&self) -> &Locks {
         &self.table

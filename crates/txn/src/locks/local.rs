@@ -80,6 +80,11 @@ impl Locks {
         }
     }
 
+    /// A lock, if it can be had at once.
+    pub(crate) fn ask(&self, owner: TransactionId, key: &Key, mode: LockMode) -> Reply {
+        self.state.lock().table.request(owner, key, mode, false)
+    }
+
     /// One turn of waiting for a lock. [`Reply::Queued`] is the answer only to
     /// [`Turn::Resumed`], and to one whose locks were taken away meanwhile.
     pub(crate) async fn turn(&self, owner: TransactionId, key: &Key, mode: LockMode, wait: Wait, turn: Turn) -> Reply {

@@ -13,11 +13,13 @@
 //! |-----------|------------------------------------------------------------------|
 //! | `table`   | who holds what, who waits behind whom, who would wait for ever   |
 //! | `local`   | futures on top of the table                                      |
+//! | `claim`   | locks that are asked for with the batch                          |
 //! | `keeper`  | asks the node that leads, this one or another                    |
 //! | `remote`  | asking another: renewing, cancelling, releasing                  |
 //! | `server`  | answering others, and forgetting those that are gone             |
 //! | `network` | what is asked and answered, and the seam that carries it         |
 
+mod claim;
 mod keeper;
 mod local;
 mod network;
@@ -30,6 +32,7 @@ use std::fmt;
 use polity_base::NodeId;
 use serde::{Deserialize, Serialize};
 
+pub use claim::{Claim, Held};
 pub(crate) use keeper::{Holds, LockKeeper};
 pub use local::Locks;
 pub use network::{CallFailed, LockNetwork, LockQuestion, LockRequest, LockResponse};

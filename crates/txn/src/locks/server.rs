@@ -77,6 +77,10 @@ impl LockServer {
         }
     }
 
+    pub(super) fn database(&self) -> &Arc<Inner> {
+        &self.shared.database
+    }
+
     /// Frees the locks of a node that is known to be gone, without waiting for its
     /// lease to lapse.
     pub fn forget(&self, node: NodeId) {

@@ -19,9 +19,9 @@ use polity_base::{Batch, NodeId, RangeId, Span, Timestamp};
 use super::MemoryReplica;
 use super::eventual::{self, Kept};
 use crate::eventual::{EventualReplica, Schema, VersionVector};
-use crate::locks::{CallFailed, LockNetwork, LockQuestion, LockRequest, LockResponse, LockServer};
+use crate::locks::{CallFailed, Claim, LockNetwork, LockQuestion, LockRequest, LockResponse, LockServer};
 use crate::replica::{Change, Outcome, Replica, Snapshot};
-use crate::{Database, Directory, Error, Options, Outage};
+use crate::{Contested, Database, Directory, Error, Options, Outage};
 
 /// Which questions about locks are lost on their way.
 pub type Losing = fn(&LockQuestion) -> bool;
@@ -322,6 +322,15 @@ impl Replica for WorldReplica {
             Some(outage) => Err(Error::Unavailable(outage)),
             None => Ok(state.order(self.node, batch)),
         }
+    }
+
+    async fn commit_if_free(&self, batch: Batch, claim: Claim) -> Result<Outcome, Error> {
+        let keeper = self.leader().and_then(|leader| self.world.lock_server(leader));
+        let _held = match keeper.map(|keeper| keeper.take(batch.author, &claim)) {
+            Some(None) => return Err(Error::Conflict(Contested::Lock)),
+            held => held,
+        };
+        self.commit(batch).await
     }
 
     fn changed_since(&self, span: &Span, since: Timestamp) -> Change {

@@ -80,6 +80,55 @@ async fn a_hot_row_queues_among_nodes_and_never_fails() {
     }
 }
 
+/// A transaction of one statement asks for its locks with the batch.
+#[tokio::test]
+async fn locks_that_are_deferred_are_asked_for_with_the_batch() {
+    for isolation in [Isolation::Serializable, Isolation::ReadCommitted] {
+        let (_world, nodes) = three();
+        let table = nodes[0].inner.locks.table();
+        let deferring = async |value: i64| {
+            let mut t = nodes[1].begin(TransactionOptions { isolation, ..Default::default() }).await.unwrap();
+            assert!(t.defer_locks());
+            t.begin_statement().await.unwrap();
+            t.lock(&key("a"), LockMode::NoKeyExclusive, Wait::Block).await.unwrap();
+            t.put(key("a"), number(value)).unwrap();
+            t
+        };
+        // Nobody is asked before.
+        let t = deferring(1).await;
+        assert!(table.is_empty());
+        t.commit().await.unwrap();
+        assert!(table.is_empty(), "what was claimed is given back");
+        // Who is in the way is not passed by, and nothing is done.
+        let held = holder(&nodes[2], "a").await;
+        let error = deferring(2).await.commit().await.unwrap_err();
+        assert!(matches!(&error, Error::Conflict(Contested::Lock)), "{error}");
+        assert_eq!(table.all().len(), 1);
+        drop(held);
+        until(|| table.is_empty()).await;
+        let t = begin(&nodes[2], isolation).await;
+        assert_eq!(to_number(&t.view().get(&key("a")).unwrap().unwrap()), 1);
+        // A lock that somebody else held in the meantime is no protection: what the row was
+        // is a condition of its own.
+        let t = deferring(3).await;
+        let mut other = holder(&nodes[2], "a").await;
+        other.put(key("a"), number(4)).unwrap();
+        other.commit().await.unwrap();
+        until(|| table.is_empty()).await;
+        let outcome = t.commit().await;
+        match isolation {
+            // It has read nothing, and what it locked it need not know.
+            Isolation::Serializable => drop(outcome.unwrap()),
+            Isolation::ReadCommitted => {
+                assert!(matches!(outcome, Err(Error::Conflict(Contested::Key(k))) if k == key("a")));
+            }
+        }
+        // Where the locks are kept here there is nothing to defer.
+        let mut t = nodes[0].begin(TransactionOptions { isolation, ..Default::default() }).await.unwrap();
+        assert!(!t.defer_locks());
+    }
+}
+
 /// The table is in one place, so a cycle through three nodes is one of its graph.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_among_nodes_is_found() {

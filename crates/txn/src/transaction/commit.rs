@@ -6,6 +6,7 @@ use super::Transaction;
 use crate::byzantine::bft::transaction::{Operation as LedgerOperation, Precondition as LedgerPrecondition};
 use crate::database::committed;
 use crate::error::Error;
+use crate::locks::Claim;
 use crate::overlay::Overlay;
 use crate::reads::Part;
 use crate::replica::Replica as _;
@@ -35,7 +36,11 @@ impl Transaction {
         let preconditions = self.preconditions();
         let batch = self.database.batch(preconditions, operations);
         // Locks are released when `self` is dropped, after the batch was applied.
-        committed(self.replica().commit(batch).await?)
+        if self.claimed.is_empty() {
+            return committed(self.replica().commit(batch).await?);
+        }
+        let claim = Claim { transaction: self.id.number, locks: std::mem::take(&mut self.claimed) };
+        committed(self.replica().commit_if_free(batch, claim).await?)
     }
 
     /// All reads of one snapshot are serializable as they are; others must be as if they

@@ -79,6 +79,10 @@ pub struct Transaction {
     conditions: Vec<Precondition>,
     reads: Reads,
     locked: LockedKeys,
+    /// Whether locks that another node keeps are asked for with the batch
+    defers_locks: bool,
+    /// Which are
+    claimed: Vec<(Key, LockMode)>,
     statement: u64,
 }
 
@@ -155,6 +159,8 @@ impl Transaction {
             conditions: Vec::new(),
             reads: Reads::default(),
             locked: LockedKeys::default(),
+            defers_locks: false,
+            claimed: Vec::new(),
             statement: 0,
         }
     }
@@ -291,6 +297,16 @@ impl Transaction {
         self.replica().changed_since(span, since)
     }
 
+    /// From now on asks for locks that another node keeps with the batch, and not before:
+    /// for a transaction of one statement, which holds them for hardly longer than that.
+    /// Its commit fails with [`Contested::Lock`](crate::Contested::Lock) where it would
+    /// have waited; then it is to be run again without this. Whether there is another node
+    /// to ask.
+    pub fn defer_locks(&mut self) -> bool {
+        self.defers_locks = self.database.locks.are_elsewhere(self.replica().as_ref());
+        self.defers_locks
+    }
+
     /// Locks `key` until the transaction ends. Savepoints do not give locks back
     /// (PostgreSQL's do): a key that was fought over once is likely needed again. A key of
     /// a byzantine table is not locked but noted as read, so that the commit fails if
@@ -308,6 +324,12 @@ impl Transaction {
             return Ok(Locked { newest: read_at, read_at });
         }
         let (_, replica) = self.database.directory.of_key(key);
+        let defers = self.defers_locks && wait == Wait::Block && Guarantee::of_key(key) == Guarantee::Strong;
+        if defers && self.database.locks.are_elsewhere(replica.as_ref()) {
+            let newest = replica.last_write(key)?.unwrap_or(Timestamp::ZERO);
+            self.claimed.push((key.clone(), mode));
+            return Ok(self.locked_strongly(key, mode, newest));
+        }
         let owner = (self.id, &mut self.locked.holds);
         let newest = self.database.locks.lock(replica, owner, key, mode, wait, self.options.lock_timeout).await?;
         if Guarantee::of_key(key) == Guarantee::Eventual {
@@ -317,10 +339,14 @@ impl Transaction {
             };
             return Ok(Locked { newest, read_at });
         }
+        Ok(self.locked_strongly(key, mode, newest))
+    }
+
+    fn locked_strongly(&mut self, key: &Key, mode: LockMode, newest: Timestamp) -> Locked {
         if self.options.isolation == Isolation::ReadCommitted && mode != LockMode::KeyShare {
             self.locked.current.push((key.clone(), self.read_at));
         }
-        Ok(Locked { newest, read_at: self.read_at })
+        Locked { newest, read_at: self.read_at }
     }
 
     /// A point to roll back to. Costs nothing and need not be released.

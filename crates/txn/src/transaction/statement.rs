@@ -77,6 +77,9 @@ impl Transaction {
             return Err(Error::Misuse("a statement restarted after its end"));
         }
         let now = self.now().await?;
+        // What changed once may go on changing: from here on its locks are waited for.
+        self.defers_locks = false;
+        self.claimed.clear();
         self.rollback_to(&mark.savepoint);
         self.reads.passed.clear();
         self.reads.current = None;
