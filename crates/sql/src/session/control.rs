@@ -105,6 +105,13 @@ impl Session {
                     "SET TRANSACTION must be called before any query",
                 ));
             }
+            if !active.savepoints.is_empty() {
+                return Err(Error::new(
+                    Condition::ActiveSqlTransaction,
+                    "SET TRANSACTION must not be called in a subtransaction",
+                )
+                .hint("Give the transaction's modes before its first SAVEPOINT."));
+            }
             let fresh = self.new_active(isolation, read_only, active.explicit, active.freshness).await?;
             self.active = Some(Box::new(fresh));
         }

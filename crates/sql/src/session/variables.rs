@@ -193,7 +193,10 @@ impl Session {
         if !into.is_empty() || !using.is_empty() {
             return Err(Error::unsupported("EXECUTE … INTO or USING"));
         }
-        let prepared = self.statement(&dotted(name))?;
+        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else {
+            return Err(Error::new(Condition::SyntaxError, format!("\"{name}\" does not name a prepared statement")));
+        };
+        let prepared = self.statement(&name::fold(name))?;
         let values = parameters
             .iter()
             .map(|e| literal(e).ok_or_else(|| Error::unsupported("EXECUTE with parameters that are not constants")));

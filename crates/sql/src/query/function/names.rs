@@ -85,7 +85,12 @@ pub fn find(catalog: &Catalog, names: Names, text: &str) -> Result<u32> {
         },
         Names::Schema => functions::regnamespace(text),
         Names::Role => functions::regrole(catalog, text),
-        Names::Function => Err(Error::new(Condition::UndefinedFunction, format!("function \"{text}\" does not exist"))),
+        Names::Function => {
+            let known = FUNCTIONS.iter().find(|f| f.1 == text.strip_prefix("pg_catalog.").unwrap_or(text));
+            known
+                .map(|f| f.0)
+                .ok_or_else(|| Error::new(Condition::UndefinedFunction, format!("function \"{text}\" does not exist")))
+        }
     }
 }
 
