@@ -96,6 +96,33 @@ async fn a_paused_leader_is_replaced_and_does_no_harm_when_it_goes_on() {
     load.check(&cluster).await;
 }
 
+/// Its locks travel with its batch, so it meets whoever is in the way only there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_statement_waits_for_who_locked_its_row() {
+    let cluster = Cluster::start(&["a", "b", "c"]);
+    let leader = cluster.leader();
+    let [keeper, holder, writer] = [leader, (leader + 1) % 3, (leader + 2) % 3].map(|at| cluster.node(at));
+    let (keeper, holder, writer) = (keeper.connect().await, holder.connect().await, writer.connect().await);
+    holder.batch_execute("CREATE TABLE hot (id int PRIMARY KEY, n int); INSERT INTO hot VALUES (1, 0)").await.unwrap();
+    for isolation in ["serializable", "read committed"] {
+        holder.batch_execute("UPDATE hot SET n = 0").await.unwrap();
+        writer.batch_execute(&format!("SET default_transaction_isolation = '{isolation}'")).await.unwrap();
+        holder.batch_execute("BEGIN; SELECT n FROM hot WHERE id = 1 FOR UPDATE").await.unwrap();
+        let waiting = async {
+            writer.batch_execute("UPDATE hot SET n = n * 10 WHERE id = 1").await.unwrap();
+        };
+        let holding = async {
+            let begun = Instant::now();
+            while answer(&keeper, "SELECT count(*) FROM pg_locks WHERE NOT granted").await != "(1)" {
+                assert!(begun.elapsed() < PATIENCE, "nobody waits");
+            }
+            holder.batch_execute("UPDATE hot SET n = n + 1 WHERE id = 1; COMMIT").await.unwrap();
+        };
+        tokio::join!(waiting, holding);
+        assert_eq!(answer(&keeper, "SELECT n FROM hot").await, "(10)", "{isolation}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_nothing() {
     let mut cluster = Cluster::start(&["a", "b", "c"]);

@@ -178,7 +178,9 @@ impl World<'_> {
     fn watch_lost(&mut self, healing: bool) -> Result<(), String> {
         let Some(loss) = &self.loss else { return Ok(()) };
         let (old, node) = (loss.old.clone(), loss.old.node);
-        let failure = match (old.refusal(), old.running()) {
+        // One that stopped in the middle of a write says so before anybody has noticed.
+        let running = old.running().filter(|_| !old.disk().has_stopped());
+        let failure = match (old.refusal(), running) {
             (Some(why), _) => Some(why),
             (None, Some(running)) => running.core.group().status().failure,
             (None, None) => None,

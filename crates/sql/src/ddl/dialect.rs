@@ -36,7 +36,34 @@ pub const RECURSION_LIMIT: usize = 128;
 
 /// The tokens of a text.
 pub fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, ParserError> {
-    Ok(Tokenizer::new(&DIALECT, text).tokenize_with_location()?)
+    Ok(plain_operators(Tokenizer::new(&DIALECT, text).tokenize_with_location()?))
+}
+
+/// `a OPERATOR(pg_catalog.=) ANY (…)`, as pg_dump asks, without the schema: the parser
+/// knows operators with one only between two expressions.
+fn plain_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is = |at: usize, word: &str| match tokens.get(at).map(|t| &t.token) {
+        Some(Token::Word(w)) => w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let places: Vec<usize> = (0..tokens.len()).filter(|at| is(*at, "OPERATOR")).collect();
+    if places.is_empty() {
+        return tokens;
+    }
+    let solid = |from: usize| (from..tokens.len()).find(|at| !matches!(tokens[*at].token, Token::Whitespace(_)));
+    let qualified = |at: usize| {
+        let opening = solid(at + 1).filter(|at| tokens[*at].token == Token::LParen)?;
+        let schema = solid(opening + 1).filter(|at| is(*at, "pg_catalog"))?;
+        let period = solid(schema + 1).filter(|at| tokens[*at].token == Token::Period)?;
+        let operator = solid(period + 1)?;
+        let closing = solid(operator + 1).filter(|at| tokens[*at].token == Token::RParen)?;
+        let next = solid(closing + 1)?;
+        ["ANY", "SOME", "ALL"].iter().any(|word| is(next, word)).then_some((at, operator, closing))
+    };
+    let found: Vec<(usize, usize, usize)> = places.into_iter().filter_map(qualified).collect();
+    let kept = |at: &usize| !found.iter().any(|(first, operator, last)| (first..=last).contains(&at) && at != operator);
+    let kept: Vec<usize> = (0..tokens.len()).filter(kept).collect();
+    kept.into_iter().map(|at| tokens[at].clone()).collect()
 }
 
 /// Reads tokens with `parse`. What would be too deep is refused as such.

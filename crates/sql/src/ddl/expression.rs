@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Value, visit_expressions,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Value, visit_expressions,
     visit_expressions_mut,
 };
 use polity_base::{Type, Value as Constant};
@@ -74,7 +74,15 @@ pub(super) fn check(ctx: &Context<'_>, table: &Table, mut expr: Expr) -> Result<
         }
     }
     compile_check(ctx, table, &expr)?;
-    Ok(expr.to_string())
+    Ok(bare(&expr).to_string())
+}
+
+/// Without parentheses around the whole: where it is shown it gets some.
+fn bare(mut expr: &Expr) -> &Expr {
+    while let Expr::Nested(inner) = expr {
+        expr = inner;
+    }
+    expr
 }
 
 fn missing_from(table: &str) -> Error {
@@ -93,6 +101,16 @@ pub(super) fn row_columns(table: &Table) -> Vec<(String, Type)> {
 
 /// A DEFAULT as it is kept.
 pub(super) fn default(ctx: &Context<'_>, column: &str, r#type: &Type, expr: &Expr) -> Result<String> {
+    let expr = bare(expr);
+    // What PostgreSQL shows of a string that is the default of a character(n).
+    let expr = match (r#type, expr) {
+        (Type::Char(_), Expr::Cast { expr: constant, data_type: DataType::Custom(name, _), .. })
+            if name.to_string().eq_ignore_ascii_case("bpchar") && matches!(**constant, Expr::Value(_)) =>
+        {
+            constant
+        }
+        _ => expr,
+    };
     if has_query(expr) {
         return Err(Error::new(Condition::FeatureNotSupported, "cannot use subquery in DEFAULT expression"));
     }
@@ -201,7 +219,7 @@ pub(super) fn nextval(sequence: &str) -> String {
 }
 
 /// Whether a default draws from the sequence of this name.
-pub(super) fn draws_from(default: &str, sequence: &str) -> bool {
+pub fn draws_from(default: &str, sequence: &str) -> bool {
     mentions(default, |expr| nextval_of(expr).is_some_and(|text| name::of_text(&text).is_ok_and(|n| n == sequence)))
 }
 

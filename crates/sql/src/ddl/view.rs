@@ -178,7 +178,7 @@ fn reads(catalog: &Catalog, query: &Query) -> Result<Vec<TableId>> {
 }
 
 /// Names of WITH queries anywhere in a query.
-fn names_of_ctes(query: &Query) -> BTreeSet<String> {
+pub fn names_of_ctes(query: &Query) -> BTreeSet<String> {
     struct Names(BTreeSet<String>);
     impl datafusion::sql::sqlparser::ast::Visitor for Names {
         type Break = ();

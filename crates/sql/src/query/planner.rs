@@ -130,8 +130,8 @@ impl Planner {
     }
 
     fn bound(&self, binder: &Binder<'_>, query: &ast::Query) -> Result<(LogicalPlan, Vec<Output>)> {
-        let BoundQuery { plan, outputs } = binder.statement(query)?;
-        let plan = binder.named_output(plan, &outputs)?;
+        let BoundQuery { plan, mut outputs } = binder.statement(query)?;
+        let plan = binder.named_output(plan, &mut outputs)?;
         let plan = self.template.optimize(&plan).map_err(errors::of)?;
         if binder.correlated.get() && is_left_over(&plan) {
             return Err(Error::unsupported("this correlated subquery"));

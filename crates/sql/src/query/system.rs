@@ -143,7 +143,7 @@ impl SystemProvider {
             column: Column::new_unqualified(name),
             r#type: r#type.clone(),
             data: types::data_type(r#type),
-            names: Names::Relation,
+            names: if self.table.is_vector(name) { Names::Vector } else { Names::Relation },
             source: None,
             parameter: None,
         };

@@ -183,6 +183,12 @@ impl Settings {
         settings
     }
 
+    /// Whether tables are found without their schema. (They are looked up there in any
+    /// case; what is shown says so.)
+    pub fn looks_in_public(&self) -> bool {
+        self.show("search_path").is_some_and(|path| path.contains("public"))
+    }
+
     /// The value of a setting. `None` when there is no setting of this name.
     pub fn show(&self, name: &str) -> Option<&str> {
         find(name).map(|at| self.value(at))

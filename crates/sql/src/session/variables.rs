@@ -13,6 +13,7 @@ use super::prepared::Prepared;
 use super::{Column, Response, RowStream, Session, Settings, Verb, no_statement};
 use crate::catalog::{name, types};
 use crate::error::{Condition, Error, Result};
+use crate::expr::{Local, cast};
 
 impl Session {
     /// Runs `statement` if it is about settings or prepared statements.
@@ -197,10 +198,26 @@ impl Session {
             return Err(Error::new(Condition::SyntaxError, format!("\"{name}\" does not name a prepared statement")));
         };
         let prepared = self.statement(&name::fold(name))?;
+        let prepared = prepared.clone();
         let values = parameters
             .iter()
-            .map(|e| literal(e).ok_or_else(|| Error::unsupported("EXECUTE with parameters that are not constants")));
-        Ok((prepared.clone(), values.collect::<Result<Vec<_>>>()?))
+            .map(|e| literal(e).ok_or_else(|| Error::unsupported("EXECUTE with parameters that are not constants")))
+            .collect::<Result<Vec<_>>>()?;
+        if values.is_empty() {
+            return Ok((prepared, values));
+        }
+        let types = Box::pin(self.describe(&prepared)).await?.parameters;
+        if types.len() != values.len() {
+            return Err(Error::new(
+                Condition::SyntaxError,
+                format!("wrong number of parameters for prepared statement \"{}\"", name.value),
+            )
+            .detail(format!("Expected {} parameters but got {}.", types.len(), values.len())));
+        }
+        let began = self.engine.clock().reading().midpoint().unix_micros();
+        let local = Local { zone: self.settings.show("TimeZone").unwrap_or("UTC"), now: began };
+        let typed = values.into_iter().zip(&types).map(|(value, r#type)| cast::convert(value, r#type, false, local));
+        Ok((prepared, typed.collect::<Result<_>>()?))
     }
 }
 

@@ -177,6 +177,10 @@ fn add_type(rows: &mut Rows<'_>, t: &Type, element: u32, array: u32, kind: &str)
     ]);
 }
 
+/// The role that PostgreSQL's schema `public` belongs to: whoever owns the database. It
+/// has no rights of its own here, and cannot be granted anything.
+pub(super) const DATABASE_OWNER: (u32, &str) = (6171, "pg_database_owner");
+
 /// Schemas and their identifiers.
 pub(super) const NAMESPACES: [(u32, &str); 4] = [
     (namespace::PG_CATALOG, "pg_catalog"),
@@ -186,8 +190,14 @@ pub(super) const NAMESPACES: [(u32, &str); 4] = [
 ];
 
 fn namespaces(_: &SystemInput, rows: &mut Rows<'_>) {
+    let (owner_id, owner) = DATABASE_OWNER;
     for (id, name) in NAMESPACES {
         rows.add([("oid", Value::Oid(id)), ("nspname", text(name)), ("nspowner", oid(SUPERUSER))]);
+        if id == namespace::PUBLIC {
+            // As PostgreSQL makes it, so that a dump does not make it again.
+            let acl = [format!("{owner}=UC/{owner}"), format!("=U/{owner}")].map(text).to_vec();
+            rows.set(rows.rows.len() - 1, [("nspowner", Value::Oid(owner_id)), ("nspacl", Value::Array(acl))]);
+        }
     }
 }
 
@@ -316,6 +326,13 @@ fn databases(input: &SystemInput, rows: &mut Rows<'_>) {
 fn roles(input: &SystemInput, rows: &mut Rows<'_>) {
     // Verifiers are shown in pg_authid only, and to superusers only.
     let shows = rows.table.name == "pg_authid" && is_superuser(input);
+    let (owner_id, owner) = DATABASE_OWNER;
+    rows.add([
+        ("oid", Value::Oid(owner_id)),
+        ("rolname", text(owner)),
+        ("rolinherit", bool(true)),
+        ("rolconnlimit", Value::Int4(-1)),
+    ]);
     for r in input.catalog.roles.values() {
         let password = match &r.password {
             Some(verifier) if shows => text(verifier),

@@ -2,13 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Value as Literal, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{
+    CastKind, Expr, Ident, ObjectName, ObjectNamePart, Value as Literal, visit_expressions_mut, visit_relations_mut,
+};
 use polity_base::key::Direction;
 use polity_base::{ColumnId, TableId, Type};
 
 use super::relations::{index_of_constraint, indexes_of};
-use crate::catalog::{Action, Catalog, Check, ForeignKey, Relation, Table, name};
-use crate::ddl::expression;
+use crate::catalog::{Action, Catalog, Check, ForeignKey, Relation, Table, name, types};
+use crate::ddl::view::names_of_ctes;
+use crate::ddl::{dialect, expression};
 use crate::expr::cast::without_modifier;
 
 fn names(table: &Table, columns: &[ColumnId]) -> String {
@@ -25,11 +28,13 @@ pub(super) fn columns_of_check(table: &Table, check: &Check) -> Vec<ColumnId> {
 }
 
 /// An expression as PostgreSQL shows it: constants that were written as strings
-/// say their type. `whole`: the type of the column it is a default of.
-pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>) -> String {
+/// say their type. `whole`: the type of the column it is a default of; `schema`: what
+/// names of relations begin with.
+pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>, schema: &str) -> String {
     let Ok(mut expr) = expression::parse(written) else { return written.to_owned() };
     if let Some(sequence) = expression::nextval_of(&expr) {
-        return format!("nextval({}::regclass)", name::literal(&sequence));
+        let schema = if sequence.contains('.') { "" } else { schema };
+        return format!("nextval({}::regclass)", name::literal(&format!("{schema}{sequence}")));
     }
     let is_string = |e: &Expr| matches!(e, Expr::Value(v) if matches!(v.value, Literal::SingleQuotedString(_)));
     if let Some(r#type) = whole
@@ -48,6 +53,11 @@ pub(super) fn shown(table: &Table, written: &str, whole: Option<&Type>) -> Strin
         _ => None,
     };
     let _ = visit_expressions_mut(&mut expr, |e| {
+        if let Expr::Cast { kind: CastKind::DoubleColon, expr, data_type, .. } = e
+            && let Ok(r#type) = types::data_type(data_type)
+        {
+            *e = Expr::Identifier(Ident::new(format!("{expr}::{type}")));
+        }
         if let Expr::BinaryOp { left, right, .. } = e {
             match (column(left), column(right)) {
                 // Texts of a limited length are compared as text, which says nothing here.
@@ -70,8 +80,9 @@ fn constant_type(r#type: &Type) -> String {
     }
 }
 
-/// A constraint: `PRIMARY KEY (a)`, `CHECK ((a > 0))`, …
-pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool) -> Option<String> {
+/// A constraint: `PRIMARY KEY (a)`, `CHECK ((a > 0))`, …; names of relations begin with
+/// `schema`.
+pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool, schema: &str) -> Option<String> {
     if let Some(index) = index_of_constraint(oid) {
         let table = catalog.tables.get(catalog.index_tables.get(&index)?)?;
         let facts = indexes_of(table).find(|i| i.id == index && i.constraint)?;
@@ -81,21 +92,21 @@ pub fn constraint(catalog: &Catalog, oid: u32, pretty: bool) -> Option<String> {
     }
     for table in catalog.tables.values() {
         if let Some(check) = table.checks.iter().find(|c| c.id.0 == oid) {
-            let condition = shown(table, &check.expression, None);
+            let condition = shown(table, &check.expression, None, schema);
             return Some(if pretty { format!("CHECK ({condition})") } else { format!("CHECK (({condition}))") });
         }
         if let Some(key) = table.foreign_keys.iter().find(|f| f.id.0 == oid) {
-            return Some(foreign_key(catalog, table, key));
+            return Some(foreign_key(catalog, table, key, schema));
         }
     }
     None
 }
 
-fn foreign_key(catalog: &Catalog, table: &Table, key: &ForeignKey) -> String {
+fn foreign_key(catalog: &Catalog, table: &Table, key: &ForeignKey, schema: &str) -> String {
     let mut text = format!("FOREIGN KEY ({})", names(table, &key.columns));
     if let Some(parent) = catalog.tables.get(&key.parent) {
         let columns = names(parent, &key.parent_columns);
-        text.push_str(&format!(" REFERENCES {}({columns})", name::quote(&parent.name)));
+        text.push_str(&format!(" REFERENCES {schema}{}({columns})", name::quote(&parent.name)));
     }
     if key.match_full {
         text.push_str(" MATCH FULL");
@@ -150,10 +161,23 @@ pub fn index_column(catalog: &Catalog, id: TableId, position: usize) -> Option<S
     Some(name::quote(&table.column_by_id(*column)?.name))
 }
 
-/// A view's query.
-pub fn view(catalog: &Catalog, id: TableId) -> Option<String> {
-    match catalog.relation_by_id(id)? {
-        Relation::View(view) => Some(super::relations::view_text(&view)),
-        _ => None,
+/// A view's query. `qualified`: where the schema is not looked in, relations say it.
+pub fn view(catalog: &Catalog, id: TableId, qualified: bool) -> Option<String> {
+    let Relation::View(view) = catalog.relation_by_id(id)? else { return None };
+    let text = super::relations::view_text(&view);
+    if !qualified {
+        return Some(text);
     }
+    let Ok(mut query) = dialect::read_text(&view.query, |parser| parser.parse_query()) else { return Some(text) };
+    let own = names_of_ctes(&query);
+    let _ = visit_relations_mut(&mut query, |relation: &mut ObjectName| {
+        if let [ObjectNamePart::Identifier(written)] = relation.0.as_slice() {
+            let name = name::fold(written);
+            if !own.contains(&name) && catalog.names.contains_key(&name) {
+                relation.0.insert(0, ObjectNamePart::Identifier(Ident::new("public")));
+            }
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    Some(format!(" {query};"))
 }

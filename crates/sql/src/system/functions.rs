@@ -4,9 +4,13 @@
 use polity_base::text::Settings as TextSettings;
 use polity_base::{TableId, Type, Value};
 
-use super::privileges::has_table_privilege as may;
+use super::privileges::{default_acl, has_table_privilege as may};
 use super::shape::{all, system_table};
-use super::{SystemInput, activity, cluster::NAMESPACES, definition, merging, namespace};
+use super::{
+    SystemInput, activity,
+    cluster::{DATABASE_OWNER, NAMESPACES},
+    definition, merging, namespace,
+};
 use crate::catalog::{Catalog, Relation, name, types};
 use crate::error::{Condition, Error, Result};
 
@@ -122,9 +126,11 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
     // Definitions
     strict("pg_get_expr", &[TEXT, OID], TEXT, |_, a| Ok(argument(a, 0))),
     strict("pg_get_expr", &[TEXT, OID, BOOL], TEXT, |_, a| Ok(argument(a, 0))),
-    strict("pg_get_constraintdef", &[OID], TEXT, |i, a| Ok(maybe(definition::constraint(&i.catalog, id(a, 0), false)))),
+    strict("pg_get_constraintdef", &[OID], TEXT, |i, a| {
+        Ok(maybe(definition::constraint(&i.catalog, id(a, 0), false, i.schema())))
+    }),
     strict("pg_get_constraintdef", &[OID, BOOL], TEXT, |i, a| {
-        Ok(maybe(definition::constraint(&i.catalog, id(a, 0), flag(a, 1))))
+        Ok(maybe(definition::constraint(&i.catalog, id(a, 0), flag(a, 1), i.schema())))
     }),
     strict("pg_get_indexdef", &[OID], TEXT, |i, a| Ok(maybe(definition::index(&i.catalog, TableId(id(a, 0)), true)))),
     strict("pg_get_indexdef", &[OID, INT, BOOL], TEXT, |i, a| {
@@ -157,6 +163,7 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
     strict("pg_relation_is_publishable", &[TEXT], BOOL, no),
     strict("pg_tablespace_location", &[OID], TEXT, |_, _| text("")),
     // Comments
+    strict("pg_describe_object", &[OID, OID, INT], TEXT, |i, a| Ok(maybe(described(&i.catalog, id(a, 0), id(a, 1))))),
     strict("obj_description", &[OID], TEXT, |i, a| Ok(maybe(comment(&i.catalog, id(a, 0), 0)))),
     strict("obj_description", &[OID, NAME], TEXT, |i, a| match word(a, 1) {
         "pg_class" => Ok(maybe(comment(&i.catalog, id(a, 0), 0))),
@@ -188,7 +195,11 @@ pub static SCALAR_FUNCTIONS: &[SystemFunction] = &[
         _ => Ok(Value::Null),
     }),
     // NULL stands for what owners have without being granted it.
-    strict("acldefault", &[TEXT, OID], TEXT, nothing),
+    // An array, which the types here cannot say: its text is one.
+    strict("acldefault", &[TEXT, OID], TEXT, |i, a| {
+        let acl = default_acl(word(a, 0), &user_name(&i.catalog, id(a, 1)));
+        text(shown(&acl, &Type::Array(Box::new(TEXT))))
+    }),
     // Names first: a literal that may be either is one.
     strict("has_table_privilege", &[TEXT, TEXT], BOOL, |i, a| {
         may(i, &i.user, regclass(&i.catalog, word(a, 0))?, word(a, 1))
@@ -333,6 +344,23 @@ pub fn regclass_name(catalog: &Catalog, oid: u32) -> String {
     }
 }
 
+/// What an object is, in words: `table t`. NULL for what has no entry in the catalog.
+fn described(catalog: &Catalog, class: u32, oid: u32) -> Option<String> {
+    let kind = match class {
+        super::relations::PG_CLASS => match catalog.relation_by_id(TableId(oid)) {
+            Some(Relation::Table(_)) => "table",
+            Some(Relation::View(_)) => "view",
+            Some(Relation::Sequence(_)) => "sequence",
+            Some(Relation::Index(..)) => "index",
+            None if all().iter().find(|t| t.oid == oid)?.is_view => "view",
+            None => "table",
+        },
+        super::relations::PG_NAMESPACE => return Some(format!("schema {}", regnamespace_name(oid))),
+        _ => return None,
+    };
+    Some(format!("{kind} {}", regclass_name(catalog, oid)))
+}
+
 fn relation_name(catalog: &Catalog, id: TableId) -> Option<String> {
     Some(match catalog.relation_by_id(id)? {
         Relation::Table(t) => t.name.clone(),
@@ -399,6 +427,7 @@ pub fn regrole(catalog: &Catalog, written: &str) -> Result<u32> {
 pub fn user_name(catalog: &Catalog, oid: u32) -> String {
     match catalog.role_by_id(TableId(oid)) {
         Some(role) => role.name.clone(),
+        None if oid == DATABASE_OWNER.0 => DATABASE_OWNER.1.to_owned(),
         None => format!("unknown (OID={oid})"),
     }
 }
@@ -476,7 +505,7 @@ fn type_visible(oid: u32) -> Value {
 }
 
 fn view_of(input: &SystemInput, oid: u32) -> Value {
-    maybe(definition::view(&input.catalog, TableId(oid)))
+    maybe(definition::view(&input.catalog, TableId(oid), !input.schema().is_empty()))
 }
 
 /// The comment of a relation, or of one of its columns.

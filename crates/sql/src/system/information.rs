@@ -128,7 +128,7 @@ fn columns(input: &SystemInput, rows: &mut Rows<'_>) {
                 ordinal: ordinal(usize::from(c.id.0)),
                 r#type: &c.r#type,
                 not_null: c.not_null,
-                default: default_of(t, c),
+                default: default_of(t, c, input.schema()),
                 updatable: true,
                 identity: c.identity.map(|i| (i, sequence())),
             };
@@ -304,7 +304,7 @@ fn constraints_of(table: &Table) -> Vec<Constraint<'_>> {
             kind: "CHECK",
             columns: definition::columns_of_check(table, check),
             references: None,
-            condition: Some(format!("(({}))", definition::shown(table, &check.expression, None))),
+            condition: Some(format!("(({}))", definition::shown(table, &check.expression, None, ""))),
         });
     }
     // The standard has NOT NULL as a check, and PostgreSQL gives it this name.

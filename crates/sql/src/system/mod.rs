@@ -83,6 +83,14 @@ pub struct SystemInput {
     pub live: Vec<Vec<Value>>,
 }
 
+impl SystemInput {
+    /// What names of relations begin with where they are shown: nothing if they are found
+    /// without.
+    fn schema(&self) -> &'static str {
+        if self.settings.looks_in_public() { "" } else { "public." }
+    }
+}
+
 /// Rows in the making: cells are set by the names of their columns, all others
 /// have what PostgreSQL has where there is nothing to say.
 struct Rows<'t> {

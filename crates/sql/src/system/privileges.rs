@@ -48,6 +48,27 @@ pub fn has_table_privilege(input: &SystemInput, role: &str, relation: u32, wante
     Ok(Value::Bool(false))
 }
 
+/// What an object of a kind begins with: `acldefault`'s letters, its owner's name.
+pub fn default_acl(kind: &str, owner: &str) -> Value {
+    let owner = name::quote(owner);
+    let all: String = Privileges::ALL.each().map(|(_, _, letter)| *letter).collect();
+    let own = |letters: &str| text(format!("{owner}={letters}/{owner}"));
+    let everybodys = |letters: &str| text(format!("={letters}/{owner}"));
+    Value::Array(match kind {
+        "r" => vec![own(&all)],
+        "s" => vec![own("rwU")],
+        "L" => vec![own("rw")],
+        "d" => vec![everybodys("Tc"), own("CTc")],
+        "f" => vec![everybodys("X"), own("X")],
+        "l" | "T" => vec![everybodys("U"), own("U")],
+        "n" => vec![own("UC")],
+        "t" => vec![own("C")],
+        "F" | "S" => vec![own("U")],
+        "p" => vec![own("sA")],
+        _ => Vec::new(),
+    })
+}
+
 /// `relacl`: NULL as long as nobody was granted anything.
 pub fn acl(catalog: &Catalog, relation: TableId, owner: TableId) -> Value {
     let grants = catalog.grants_on(relation);

@@ -9,10 +9,18 @@ use super::privileges::acl;
 use super::shape::{Fill, all};
 use super::{Rows, SystemInput, attnum, bool, count, definition, maybe, merging, namespace, oid, text};
 use crate::catalog::{Action, Column, ForeignKey, Guarantee, Identity, Index, SUPERUSER, Table, View};
+use crate::ddl::expression::draws_from;
 use crate::ddl::key_of;
 
 /// `pg_class`'s own identifier, as `pg_depend` and `pg_description` use it.
 pub(super) const PG_CLASS: u32 = 1259;
+const PG_ATTRDEF: u32 = 2604;
+pub(super) const PG_NAMESPACE: u32 = 2615;
+const PG_REWRITE: u32 = 2618;
+const PG_EXTENSION: u32 = 3079;
+/// The extension that the schema `polity` belongs to, as PostgreSQL's own languages belong
+/// to theirs. Numbers below 16384 are what every database has, and are not dumped.
+const EXTENSION: u32 = 13_700;
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
 
@@ -31,6 +39,7 @@ pub(super) fn fill_of(name: &str) -> Option<Fill> {
         "pg_sequences" => sequence_list,
         "pg_description" => descriptions,
         "pg_depend" => dependencies,
+        "pg_extension" => extensions,
         "pg_stat_user_tables" | "pg_stat_all_tables" | "pg_statio_user_tables" => table_statistics,
         "pg_stat_user_indexes" => index_statistics,
         _ => return None,
@@ -210,9 +219,9 @@ fn plain_attribute<'a>(relation: u32, name: &'a str, number: usize, r#type: &'a 
 }
 
 /// The default as PostgreSQL would have it: an identity column has none.
-pub(super) fn default_of(table: &Table, column: &Column) -> Option<String> {
+pub(super) fn default_of(table: &Table, column: &Column, schema: &str) -> Option<String> {
     let written = column.default.as_deref().filter(|_| column.identity.is_none())?;
-    Some(definition::shown(table, written, Some(&column.r#type)))
+    Some(definition::shown(table, written, Some(&column.r#type), schema))
 }
 
 fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
@@ -270,7 +279,7 @@ fn attributes(input: &SystemInput, rows: &mut Rows<'_>) {
 fn defaults(input: &SystemInput, rows: &mut Rows<'_>) {
     for t in input.catalog.tables.values() {
         for c in &t.columns {
-            if let Some(default) = default_of(t, c) {
+            if let Some(default) = default_of(t, c, input.schema()) {
                 rows.add([
                     ("oid", Value::Oid(default_oid(t, c))),
                     ("adrelid", oid(t.id)),
@@ -377,7 +386,7 @@ fn constraints(input: &SystemInput, rows: &mut Rows<'_>) {
                 ("confmatchtype", text(" ")),
                 ("conislocal", bool(true)),
                 ("conkey", numbers(&used)),
-                ("conbin", text(definition::shown(t, &check.expression, None))),
+                ("conbin", text(definition::shown(t, &check.expression, None, input.schema()))),
             ]);
         }
         for key in &t.foreign_keys {
@@ -461,7 +470,7 @@ fn views(input: &SystemInput, rows: &mut Rows<'_>) {
 fn rewrites(input: &SystemInput, rows: &mut Rows<'_>) {
     for v in input.catalog.views.values() {
         rows.add([
-            ("oid", Value::Oid(0x4000_0000 | v.id.0)),
+            ("oid", Value::Oid(rule_oid(v.id))),
             ("rulename", text("_RETURN")),
             ("ev_class", oid(v.id)),
             ("ev_type", text("1")),
@@ -505,6 +514,11 @@ fn sequence_list(input: &SystemInput, rows: &mut Rows<'_>) {
 }
 
 fn descriptions(input: &SystemInput, rows: &mut Rows<'_>) {
+    rows.add([
+        ("objoid", Value::Oid(namespace::PUBLIC)),
+        ("classoid", Value::Oid(PG_NAMESPACE)),
+        ("description", text("standard public schema")),
+    ]);
     let mut add = |id: TableId, sub: i32, comment: &Option<String>| {
         if let Some(comment) = comment {
             rows.add([
@@ -527,7 +541,49 @@ fn descriptions(input: &SystemInput, rows: &mut Rows<'_>) {
 }
 
 /// Which sequences belong to which columns: what clients look for here.
+/// What a row of `pg_rewrite` is called for a view.
+fn rule_oid(view: TableId) -> u32 {
+    0x4000_0000 | view.0
+}
+
+/// Who needs whom: sequences the tables they number, defaults the sequences they draw
+/// from, views what they read. And what the schema `polity` has belongs to the extension
+/// of that name, so that a dump leaves it out.
 fn dependencies(input: &SystemInput, rows: &mut Rows<'_>) {
+    let catalog = &input.catalog;
+    for v in catalog.views.values() {
+        let rule = [("classid", Value::Oid(PG_REWRITE)), ("objid", Value::Oid(rule_oid(v.id)))];
+        for (needs, kind) in v.reads.iter().map(|reads| (*reads, "n")).chain([(v.id, "i")]) {
+            let [class, object] = rule.clone();
+            let needed = [("refclassid", Value::Oid(PG_CLASS)), ("refobjid", oid(needs)), ("deptype", text(kind))];
+            let [needed_class, needed_object, kind] = needed;
+            rows.add([class, object, needed_class, needed_object, kind]);
+        }
+    }
+    for t in catalog.tables.values() {
+        for c in &t.columns {
+            let Some(default) = &c.default else { continue };
+            for s in catalog.sequences.values().filter(|s| draws_from(default, &s.name)) {
+                rows.add([
+                    ("classid", Value::Oid(PG_ATTRDEF)),
+                    ("objid", Value::Oid(default_oid(t, c))),
+                    ("refclassid", Value::Oid(PG_CLASS)),
+                    ("refobjid", oid(s.id)),
+                    ("deptype", text("n")),
+                ]);
+            }
+        }
+    }
+    let own = all().iter().filter(|t| t.schema == "polity").map(|t| (PG_CLASS, t.oid));
+    for (class, object) in own.chain([(PG_NAMESPACE, namespace::POLITY)]) {
+        rows.add([
+            ("classid", Value::Oid(class)),
+            ("objid", Value::Oid(object)),
+            ("refclassid", Value::Oid(PG_EXTENSION)),
+            ("refobjid", Value::Oid(EXTENSION)),
+            ("deptype", text("e")),
+        ]);
+    }
     for s in input.catalog.sequences.values() {
         let Some((table, column)) = s.owned_by else { continue };
         let identity = input.catalog.tables.get(&table).and_then(|t| t.column_by_id(column)?.identity).is_some();
@@ -540,6 +596,16 @@ fn dependencies(input: &SystemInput, rows: &mut Rows<'_>) {
             ("deptype", text(if identity { "i" } else { "a" })),
         ]);
     }
+}
+
+fn extensions(_: &SystemInput, rows: &mut Rows<'_>) {
+    rows.add([
+        ("oid", Value::Oid(EXTENSION)),
+        ("extname", text("polity")),
+        ("extowner", oid(SUPERUSER)),
+        ("extnamespace", Value::Oid(namespace::POLITY)),
+        ("extversion", text(env!("CARGO_PKG_VERSION"))),
+    ]);
 }
 
 fn table_statistics(input: &SystemInput, rows: &mut Rows<'_>) {

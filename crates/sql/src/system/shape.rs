@@ -1,6 +1,6 @@
 //! Which system tables there are, and their columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use polity_base::{Type, Value};
@@ -24,6 +24,8 @@ pub struct SystemTable {
     /// Names and types of its columns
     pub columns: Vec<(String, Type)>,
     positions: HashMap<String, usize>,
+    /// Columns whose arrays are written `1 2`
+    vectors: HashSet<String>,
     fill: Option<Fill>,
 }
 
@@ -38,6 +40,11 @@ impl SystemTable {
             fill(input, &mut rows);
         }
         rows.rows
+    }
+
+    /// Whether PostgreSQL has this column as `int2vector` or `oidvector`.
+    pub fn is_vector(&self, column: &str) -> bool {
+        self.vectors.contains(column)
     }
 
     pub(super) fn position(&self, column: &str) -> Option<usize> {
@@ -57,8 +64,8 @@ static TABLES: LazyLock<Vec<SystemTable>> = LazyLock::new(|| {
             let oid = words.next().and_then(|w| w.parse().ok()).unwrap_or_default();
             let is_view = words.next() == Some("v");
             let fill = fill_of(schema, name);
-            let mut table =
-                SystemTable { schema, name, oid, is_view, columns: Vec::new(), positions: HashMap::new(), fill };
+            let (none, positions, vectors) = (Vec::new(), HashMap::new(), HashSet::new());
+            let mut table = SystemTable { schema, name, oid, is_view, columns: none, positions, vectors, fill };
             add_columns(&mut table, columns);
             tables.push(table);
         } else if let Some(table) = tables.last_mut() {
@@ -71,10 +78,12 @@ static TABLES: LazyLock<Vec<SystemTable>> = LazyLock::new(|| {
 fn add_columns(table: &mut SystemTable, text: &str) {
     for column in text.split(',').map(str::trim).filter(|c| !c.is_empty()) {
         let (name, r#type) = column.split_once(' ').unwrap_or((column, "text"));
-        let r#type = match r#type.strip_prefix('_') {
+        let vector = r#type.strip_suffix("vector");
+        let r#type = match r#type.strip_prefix('_').or(vector) {
             Some(element) => Type::Array(Box::new(scalar(element))),
             None => scalar(r#type),
         };
+        table.vectors.extend(vector.map(|_| name.to_owned()));
         table.positions.insert(name.to_owned(), table.columns.len());
         table.columns.push((name.to_owned(), r#type));
     }

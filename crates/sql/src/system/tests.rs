@@ -232,7 +232,7 @@ fn objects_are_shown_as_the_sql_that_makes_them() {
     constraints.extend(cells(&input, "pg_constraint", "oid", "conrelid", Value::Oid(16_384)));
     let shown: Vec<String> = constraints
         .iter()
-        .map(|oid| definition::constraint(catalog, u32::try_from(oid.as_i64().unwrap()).unwrap(), true).unwrap())
+        .map(|oid| definition::constraint(catalog, u32::try_from(oid.as_i64().unwrap()).unwrap(), true, "").unwrap())
         .collect();
     assert_eq!(
         shown,

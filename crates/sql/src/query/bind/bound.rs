@@ -39,7 +39,7 @@ pub enum Form {
     Row(Vec<Bound>),
 }
 
-/// What an object identifier names.
+/// What an object identifier names, or how an array is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Names {
     /// Tables, indexes and the like
@@ -53,9 +53,16 @@ pub enum Names {
     Schema,
     /// Roles
     Role,
+    /// Nothing: an array is written `1 2`, as PostgreSQL's `int2vector` and `oidvector`
+    Vector,
 }
 
 impl Bound {
+    /// Whether it is an array that is written `1 2`.
+    pub fn is_vector(&self) -> bool {
+        self.names == Names::Vector && matches!(self.r#type, Type::Array(_))
+    }
+
     /// An expression of `r#type` in its usual form.
     pub fn new(expr: Expr, r#type: Type) -> Bound {
         let data = types::data_type(&r#type);

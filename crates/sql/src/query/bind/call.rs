@@ -199,6 +199,9 @@ impl Binder<'_> {
             "current_time" => Err(Error::unsupported("time with time zone").hint("Use localtime.")),
             "current_user" | "session_user" | "user" | "current_role" => text(&self.input().user, Type::Name),
             "current_catalog" => text(&self.input().catalog.database, Type::Name),
+            "current_schema" if !self.input().settings.looks_in_public() => {
+                super::coerce::literal(&Value::Null, &Type::Name).map(Some)
+            }
             "current_schema" => text(name::PUBLIC, Type::Name),
             _ => Ok(None),
         }

@@ -53,7 +53,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::Span;
 use polity_base::{TableId, Type};
 
-use self::bound::Bound;
+use self::bound::{Bound, Names};
 use self::scope::Output;
 use super::PlanInput;
 use crate::catalog::{Privileges, View};
@@ -127,9 +127,10 @@ impl<'a> Binder<'a> {
     }
 
     /// The plan with the columns of its result and nothing else, object
-    /// identifiers that name something as names.
-    pub fn named_output(&self, plan: LogicalPlan, outputs: &[Output]) -> Result<LogicalPlan> {
-        if !outputs.iter().any(|o| o.r#type == Type::Regclass) {
+    /// identifiers that name something as names, and vectors as their texts.
+    pub fn named_output(&self, plan: LogicalPlan, outputs: &mut [Output]) -> Result<LogicalPlan> {
+        let is_vector = |o: &Output| o.names == Names::Vector && matches!(o.r#type, Type::Array(_));
+        if !outputs.iter().any(|o| o.r#type == Type::Regclass || is_vector(o)) {
             return Ok(plan);
         }
         let mut exprs = Vec::with_capacity(outputs.len());
@@ -139,6 +140,11 @@ impl<'a> Binder<'a> {
                 Bound { names: output.names, ..Bound::with_data(column, output.r#type.clone(), output.data.clone()) };
             let bound = match output.r#type {
                 Type::Regclass => self.explicit(bound, &Type::Text)?,
+                _ if is_vector(output) => {
+                    let text = self.explicit(bound, &Type::Text)?;
+                    (output.r#type, output.data) = (Type::Text, text.data.clone());
+                    text
+                }
                 _ => bound,
             };
             exprs.push(bound.expr.alias(&output.column.name));

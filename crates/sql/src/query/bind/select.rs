@@ -421,7 +421,8 @@ pub fn label(e: &ast::Expr) -> String {
 fn one_column(bound: Bound) -> Result<Bound> {
     match bound.form {
         Form::Row(_) => Err(Error::unsupported("a row as a value").hint("Select its columns one by one.")),
-        _ => Ok(Bound { names: if bound.r#type == Type::Regclass { bound.names } else { Names::Relation }, ..bound }),
+        _ if bound.r#type == Type::Regclass || bound.is_vector() => Ok(bound),
+        _ => Ok(Bound { names: Names::Relation, ..bound }),
     }
 }
 

@@ -31,6 +31,9 @@ pub fn conversion(bound: &Bound, to: &Type, explicit: bool, zone: &str, input: &
     if *to == Type::Regclass && (from.is_text() || from == Type::Unknown) {
         return super::names::found(bound, Names::Relation, input);
     }
+    if to.is_text() && bound.is_vector() {
+        return super::names::vector(bound, to);
+    }
     let data = types::data_type(to);
     let mut args = vec![bound.expr.clone()];
     // 'today' means a day of the run's.

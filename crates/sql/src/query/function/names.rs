@@ -33,6 +33,26 @@ pub fn shown(bound: &Bound, to: &Type, input: &PlanInput) -> Result<Bound> {
     Ok(Bound::new(expr, to.clone()))
 }
 
+/// An array as PostgreSQL writes `int2vector` and `oidvector`: its numbers with blanks
+/// between.
+pub fn vector(bound: &Bound, to: &Type) -> Result<Bound> {
+    let expr = Kernel::strict(
+        format!("vector of {}", crate::catalog::types::internal_name(&bound.r#type)),
+        DataType::Utf8View,
+        |a, out| {
+            let written = |value: &Value| match value {
+                Value::Int2(n) => n.to_string(),
+                Value::Oid(n) => n.to_string(),
+                _ => String::new(),
+            };
+            let numbers: Vec<String> = a.list(0)?.iter().map(written).collect();
+            out.text(&numbers.join(" "))
+        },
+        vec![bound.expr.clone()],
+    );
+    Ok(Bound::new(expr, to.clone()))
+}
+
 /// The identifiers of names.
 pub fn found(bound: &Bound, names: Names, input: &PlanInput) -> Result<Bound> {
     let catalog = input.catalog.clone();
@@ -63,6 +83,7 @@ pub fn name(catalog: &Catalog, names: Names, oid: u32) -> String {
         Names::Relation => functions::regclass_name(catalog, oid),
         Names::Type => Type::from_oid(oid).map_or_else(number, |t| t.to_string()),
         Names::Schema => functions::regnamespace_name(oid),
+        Names::Vector => number(),
         Names::Role => catalog.roles.values().find(|r| r.id.0 == oid).map_or_else(number, |r| r.name.clone()),
         Names::Function => FUNCTIONS.iter().find(|f| f.0 == oid).map_or_else(number, |f| f.1.to_owned()),
     }
@@ -85,6 +106,7 @@ pub fn find(catalog: &Catalog, names: Names, text: &str) -> Result<u32> {
         },
         Names::Schema => functions::regnamespace(text),
         Names::Role => functions::regrole(catalog, text),
+        Names::Vector => Err(Error::internal("a vector has no name")),
         Names::Function => {
             let known = FUNCTIONS.iter().find(|f| f.1 == text.strip_prefix("pg_catalog.").unwrap_or(text));
             known

@@ -19,13 +19,17 @@ pub fn call(binder: &Binder<'_>, name: &str, args: &[Bound]) -> Result<Option<Bo
     let named = |s: &str| coerce::literal(&Value::Text(s.to_owned()), &Type::Name).map(Some);
     match (name, args) {
         ("current_database" | "current_catalog", []) => named(&input.catalog.database),
+        ("current_schema", []) if !input.settings.looks_in_public() => {
+            coerce::literal(&Value::Null, &Type::Name).map(Some)
+        }
         ("current_schema", []) => named(crate::catalog::name::PUBLIC),
         ("current_user" | "session_user" | "user" | "current_role", []) => named(&input.user),
         ("current_schemas", [implicit]) => {
             let with_implicit =
                 matches!(binder.implicit(implicit.clone(), &Type::Bool)?.constant(), Some(Value::Bool(true)));
-            let names: &[&str] = if with_implicit { &["pg_catalog", "public"] } else { &["public"] };
-            let names = Value::Array(names.iter().map(|n| Value::Text((*n).to_owned())).collect());
+            let implicit = with_implicit.then_some("pg_catalog");
+            let own = input.settings.looks_in_public().then_some(crate::catalog::name::PUBLIC);
+            let names = Value::Array(implicit.into_iter().chain(own).map(|n| Value::Text(n.to_owned())).collect());
             coerce::literal(&names, &Type::Array(Box::new(Type::Name))).map(Some)
         }
         ("pg_typeof", [arg]) => {
