@@ -75,8 +75,11 @@ impl Links {
             }
         }
         drop(export);
+        // Taking rows over is quick beside putting them aside, and if its answer is lost
+        // nothing is sent to that member until it is given up.
+        let patience = SILENCE.max(begun.elapsed() * 4).min(INSTALL_PATIENCE);
         let request = Request::Install { vote, meta, transfer };
-        match self.ask(to, request, INSTALL_PATIENCE).await {
+        match self.ask(to, request, patience).await {
             Ok(Response::Installed(response)) => {
                 tracing::info!(%to, bytes, "sent rows in {:.1?}", begun.elapsed());
                 Ok(response)

@@ -162,6 +162,13 @@ impl World<'_> {
         self.loss.as_ref().filter(|loss| loss.what == What::Removed).map(|loss| loss.old.node)
     }
 
+    /// The number of a node whose files need not hold what they should: one that is being
+    /// removed, or one of whose bits were flipped.
+    pub fn unreadable(&self) -> Option<u64> {
+        let is_unreadable = |what: &What| matches!(what, What::Removed | What::Damaged { .. });
+        self.loss.as_ref().filter(|loss| is_unreadable(&loss.what)).map(|loss| loss.old.node)
+    }
+
     /// Looks how the machine does whose data is lost, and replaces it.
     pub fn look_after_loss(&mut self, healing: bool) -> Result<(), String> {
         match &self.loss {

@@ -310,8 +310,8 @@ impl<'a> World<'a> {
         if self.steps.is_multiple_of(LOOK) {
             let lost = self.loss.iter().map(|loss| loss.old.clone());
             let machines: Vec<_> = self.machines.iter().cloned().chain(lost).collect();
-            let going = self.going();
-            let views: Vec<_> = self.views().into_iter().filter(|view| Some(view.node) != going).collect();
+            let unreadable = self.unreadable();
+            let views: Vec<_> = self.views().into_iter().filter(|view| Some(view.node) != unreadable).collect();
             self.invariants.look(&views, &machines)?;
         }
         if let Some(trouble) = self.stage.trouble.lock().take() {

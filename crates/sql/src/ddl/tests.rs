@@ -119,7 +119,7 @@ impl Node {
 async fn run(session: &mut Session, sql: &str) -> Result<String> {
     let mut tag = String::new();
     for invocation in session.parse_many(sql)? {
-        match session.execute(&invocation.prepared, invocation.parameters, Scope::Alone).await? {
+        match Box::pin(session.execute(&invocation.prepared, invocation.parameters, Scope::Alone)).await? {
             Response::Complete(complete) => tag = complete,
             _ => tag = "rows".to_owned(),
         }

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     ContextModifier, DiscardObject, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart,
     Query, Reset, SelectItem, Set, SetExpr, Statement, UnaryOperator, Value as Literal,
 };
+use futures::future::BoxFuture;
 use polity_base::{Type, Value};
 
 use super::eventual::CAUSAL_TOKEN;
@@ -186,8 +187,20 @@ impl Session {
         Ok(Some(Response::Rows(RowStream::ready(text_columns(&["set_config"]), Verb::Select, rows))))
     }
 
-    /// The statement that EXECUTE names, and the values it gives.
-    pub(super) async fn named_execution(&mut self, statement: &Statement) -> Result<(Arc<Prepared>, Vec<Value>)> {
+    /// The statement that EXECUTE names, and the values it gives. (A function that is not
+    /// async of its own keeps what it makes out of its callers' stacks.)
+    pub(super) fn named_execution<'a>(
+        &'a mut self,
+        statement: &'a Statement,
+    ) -> BoxFuture<'a, Result<(Arc<Prepared>, Vec<Value>)>> {
+        Box::pin(self.read_execution(statement))
+    }
+
+    fn parameters_of<'a>(&'a mut self, prepared: &'a Arc<Prepared>) -> BoxFuture<'a, Result<Vec<Type>>> {
+        Box::pin(async move { Ok(self.describe(prepared).await?.parameters) })
+    }
+
+    async fn read_execution(&mut self, statement: &Statement) -> Result<(Arc<Prepared>, Vec<Value>)> {
         let Statement::Execute { name: Some(name), parameters, immediate: false, into, using, .. } = statement else {
             return Err(Error::unsupported("this form of EXECUTE"));
         };
@@ -206,7 +219,7 @@ impl Session {
         if values.is_empty() {
             return Ok((prepared, values));
         }
-        let types = Box::pin(self.describe(&prepared)).await?.parameters;
+        let types = self.parameters_of(&prepared).await?;
         if types.len() != values.len() {
             return Err(Error::new(
                 Condition::SyntaxError,

@@ -15,7 +15,7 @@ async fn people(node: &Node) -> (Session, Session, Session) {
 async fn said(session: &mut Session, sql: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for invocation in session.parse_many(sql).unwrap() {
-        let response = session.execute(&invocation.prepared, invocation.parameters, Scope::Alone).await;
+        let response = Box::pin(session.execute(&invocation.prepared, invocation.parameters, Scope::Alone)).await;
         let Response::Rows(mut rows) = response.unwrap_or_else(|e| panic!("{sql}: {e}")) else { continue };
         loop {
             let chunk = rows.next(64).await.unwrap();
