@@ -332,6 +332,9 @@ fn from_redb(error: impl Into<redb::Error>, failure: &Failure) -> Error {
             Error::corrupt(tables::FILE, 0, e.to_string())
         }
         redb::Error::Io(e) => Error::io("use", tables::FILE, e),
+        // A file is there under its name only with all its tables: this is an older root of
+        // it, which a flipped bit has brought back.
+        redb::Error::TableDoesNotExist(name) => Error::corrupt(tables::FILE, 0, format!("its table {name} is gone")),
         other => Error::Internal(format!("redb: {other}")),
     }
 }
