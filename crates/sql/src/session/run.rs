@@ -121,8 +121,8 @@ impl Session {
         let mut tries = 0;
         let writes =
             matches!(prepared.statement(), Some(Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)));
-        self.wary = self.wary.saturating_sub(u8::from(writes));
         let mut hopeful = writes && self.wary == 0;
+        self.wary = self.wary.saturating_sub(u8::from(writes));
         loop {
             self.ensure_active(false, prepared.as_of()).await?;
             let active = self.open()?;

@@ -552,12 +552,14 @@ fn rule_oid(view: TableId) -> u32 {
 fn dependencies(input: &SystemInput, rows: &mut Rows<'_>) {
     let catalog = &input.catalog;
     for v in catalog.views.values() {
-        let rule = [("classid", Value::Oid(PG_REWRITE)), ("objid", Value::Oid(rule_oid(v.id)))];
         for (needs, kind) in v.reads.iter().map(|reads| (*reads, "n")).chain([(v.id, "i")]) {
-            let [class, object] = rule.clone();
-            let needed = [("refclassid", Value::Oid(PG_CLASS)), ("refobjid", oid(needs)), ("deptype", text(kind))];
-            let [needed_class, needed_object, kind] = needed;
-            rows.add([class, object, needed_class, needed_object, kind]);
+            rows.add([
+                ("classid", Value::Oid(PG_REWRITE)),
+                ("objid", Value::Oid(rule_oid(v.id))),
+                ("refclassid", Value::Oid(PG_CLASS)),
+                ("refobjid", oid(needs)),
+                ("deptype", text(kind)),
+            ]);
         }
     }
     for t in catalog.tables.values() {
